@@ -1,0 +1,12 @@
+//! The domain of Gristmill: DAG specifications, states and their transitions, trigger rules, retries, messages, and the
+//! scheduling engine. Everything here is pure: no clock, no network, no database, no async runtime.
+
+pub mod ids;
+pub mod message;
+pub mod retry;
+pub mod row;
+pub mod span;
+pub mod spec;
+pub mod state;
+pub mod transition;
+pub mod trigger_rule;

@@ -1,0 +1,257 @@
+//! A DAG specification, normalised: what the parser makes of a DAG file, what a DAG version stores, what the API takes.
+//!
+//! Defaults are filled in, `default_args` merged, groups flattened (`group.task`), `data` tasks expanded into their three
+//! tasks, dependencies resolved to task ids, and the tasks stand in a topological order: their position is their
+//! [`TaskIdx`]. The grammar of the file itself is in `docs/dag-format.md`.
+
+use crate::{ids::TaskIdx, span::Span, trigger_rule::TriggerRule};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+mod data;
+mod http;
+mod shell;
+
+pub use data::{
+    DataFormat, DataPartitions, DataPhase, DataResources, DataSink, DataSource, DataTask, SinkMode,
+    SplitBy,
+};
+pub use http::{HttpBody, HttpExpect, HttpTask};
+pub use shell::{OutputMode, ResourceLimits, ShellTask};
+
+/// One version of a DAG.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DagSpec {
+    pub dag_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doc_md: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// IANA name of the time zone that the schedule and dates without an offset are read in.
+    #[serde(default = "utc")]
+    pub timezone: chrono_tz::Tz,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_date: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_date: Option<DateTime<Utc>>,
+    #[serde(default)]
+    pub catchup: bool,
+    #[serde(default)]
+    pub data_interval: DataInterval,
+    /// Runs of this DAG in state `running` at one time.
+    #[serde(default = "sixteen")]
+    pub max_active_runs: u32,
+    /// Task instances of one run that hold slots at one time.
+    #[serde(default = "sixteen")]
+    pub max_active_tasks: u32,
+    /// A run that is older than this (from its start) is failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dagrun_timeout: Option<Span>,
+    #[serde(default)]
+    pub is_paused_upon_creation: bool,
+    /// Name to JSON Schema; a `default` in the schema is the parameter's default.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, Value>,
+    /// In topological order.
+    pub tasks: Vec<TaskSpec>,
+}
+
+fn utc() -> chrono_tz::Tz {
+    chrono_tz::UTC
+}
+
+fn sixteen() -> u32 {
+    16
+}
+
+/// When runs are made by themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Only when triggered.
+    #[default]
+    Manual,
+    /// A cron expression of 5 or 6 fields (presets such as `@daily` are stored as their expression).
+    Cron(String),
+    /// Every so often, counted from `start_date`.
+    Every(Span),
+    /// Once, at `start_date`.
+    Once,
+}
+
+/// Which data interval a scheduled run carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataInterval {
+    /// The interval before the tick: `logical_date` is its start, `run_after` its end.
+    #[default]
+    Preceding,
+    /// No interval: `logical_date`, interval start and end are all the tick (Airflow 3's trigger timetable).
+    None,
+}
+
+/// One task of a DAG.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    pub task_id: String,
+    #[serde(flatten)]
+    pub kind: TaskKind,
+    /// Ids of direct upstream tasks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
+    #[serde(default)]
+    pub trigger_rule: TriggerRule,
+    #[serde(default)]
+    pub retries: u32,
+    #[serde(default = "five_minutes")]
+    pub retry_delay: Span,
+    /// The delay is multiplied by this for each further user failure; 0 keeps it constant.
+    #[serde(default)]
+    pub retry_exponential_backoff: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_retry_delay: Option<Span>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_timeout: Option<Span>,
+    /// May be a template over `params` and `map`.
+    #[serde(default = "default_queue")]
+    pub queue: String,
+    #[serde(default = "default_pool")]
+    pub pool: String,
+    #[serde(default = "one")]
+    pub pool_slots: u32,
+    #[serde(default = "one_i32")]
+    pub priority_weight: i32,
+    #[serde(default)]
+    pub weight_rule: WeightRule,
+    #[serde(default)]
+    pub depends_on_past: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_active_tis_per_dag: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_active_tis_per_dagrun: Option<u32>,
+    /// Present on a mapped task: name of the map variable to the list that it runs over (several: their cross product).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expand: Option<BTreeMap<String, ExpandSource>>,
+    /// Environment of the task's process; values are templates.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doc_md: Option<String>,
+}
+
+fn five_minutes() -> Span {
+    Span::from_secs(300)
+}
+
+/// The queue of tasks that name none.
+pub const DEFAULT_QUEUE: &str = "default";
+/// The pool of tasks that name none.
+pub const DEFAULT_POOL: &str = "default_pool";
+/// Slots of [`DEFAULT_POOL`] in a new deployment.
+pub const DEFAULT_POOL_SLOTS: i32 = 128;
+
+fn default_queue() -> String {
+    DEFAULT_QUEUE.to_owned()
+}
+
+fn default_pool() -> String {
+    DEFAULT_POOL.to_owned()
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn one_i32() -> i32 {
+    1
+}
+
+/// What a task does. The key in the DAG file and in JSON is the kind's name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskKind {
+    Shell(Box<ShellTask>),
+    Http(Box<HttpTask>),
+    /// One phase of a `data` task.
+    Data(Box<DataTask>),
+    /// Ends in the scheduler, without a worker.
+    Empty(Nothing),
+    /// A worker claims it and does nothing: for load tests.
+    Noop(Nothing),
+}
+
+/// The object form of a kind without settings: `{}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
+impl TaskKind {
+    /// The kind's name, as in the DAG file; Airflow's API shows it as `operator`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Shell(_) => "shell",
+            Self::Http(_) => "http",
+            Self::Data(_) => "data",
+            Self::Empty(_) => "empty",
+            Self::Noop(_) => "noop",
+        }
+    }
+
+    /// Whether a worker has to run it.
+    pub fn needs_worker(&self) -> bool {
+        !matches!(self, Self::Empty(_))
+    }
+}
+
+/// How `priority_weight` adds up along the graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightRule {
+    /// Own weight plus that of all tasks downstream.
+    #[default]
+    Downstream,
+    /// Own weight plus that of all tasks upstream.
+    Upstream,
+    Absolute,
+}
+
+/// The list that a mapped task runs over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ExpandSource {
+    Literal(Vec<Value>),
+    /// A template that is exactly one `{{ … }}` and yields a list.
+    Template(String),
+}
+
+impl DagSpec {
+    /// Position of a task.
+    pub fn idx(&self, task_id: &str) -> Option<TaskIdx> {
+        self.tasks
+            .iter()
+            .position(|t| t.task_id == task_id)
+            .and_then(|i| TaskIdx::try_from(i).ok())
+    }
+
+    /// The task at a position that came from this very version.
+    pub fn task(&self, idx: TaskIdx) -> Option<&TaskSpec> {
+        usize::try_from(idx).ok().and_then(|i| self.tasks.get(i))
+    }
+
+    /// The default of each parameter that has one.
+    pub fn param_defaults(&self) -> Map<String, Value> {
+        self.params
+            .iter()
+            .filter_map(|(name, schema)| schema.get("default").map(|d| (name.clone(), d.clone())))
+            .collect()
+    }
+}

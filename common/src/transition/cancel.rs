@@ -1,0 +1,27 @@
+use super::{Refused, Transition};
+use crate::{row::TiRow, state::TaskState};
+use chrono::{DateTime, Utc};
+
+pub const CANCEL: Transition = Transition {
+    name: "cancel",
+    from: &[
+        TaskState::None,
+        TaskState::Scheduled,
+        TaskState::UpForRetry,
+        TaskState::Queued,
+    ],
+    to: &[TaskState::Skipped],
+    when: "its run was stopped before it started (a queued one: once no worker can claim it any more)",
+};
+
+/// Ends a row that has no live attempt, because its run is stopped.
+pub fn cancel(row: &mut TiRow, reason: String, now: DateTime<Utc>) -> Result<(), Refused> {
+    CANCEL.check(row)?;
+    row.state = TaskState::Skipped;
+    row.occupies = false;
+    row.claim_by = None;
+    row.next_at = None;
+    row.ended_at = Some(now);
+    row.reason = Some(reason);
+    Ok(())
+}

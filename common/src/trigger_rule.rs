@@ -1,0 +1,248 @@
+//! Airflow's thirteen trigger rules, decided from counters of the upstreams' endings alone.
+
+use crate::state::TaskState;
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+/// When a task may run, given how its upstreams ended.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerRule {
+    #[default]
+    AllSuccess,
+    AllFailed,
+    AllDone,
+    OneSuccess,
+    OneFailed,
+    OneDone,
+    NoneFailed,
+    NoneFailedMinOneSuccess,
+    NoneSkipped,
+    AllSkipped,
+    Always,
+    AllDoneMinOneSuccess,
+    /// For teardowns: all upstreams ended and a setup among them succeeded.
+    AllDoneSetupSuccess,
+}
+
+impl TriggerRule {
+    pub const ALL: [(Self, &'static str); 13] = [
+        (Self::AllSuccess, "all_success"),
+        (Self::AllFailed, "all_failed"),
+        (Self::AllDone, "all_done"),
+        (Self::OneSuccess, "one_success"),
+        (Self::OneFailed, "one_failed"),
+        (Self::OneDone, "one_done"),
+        (Self::NoneFailed, "none_failed"),
+        (Self::NoneFailedMinOneSuccess, "none_failed_min_one_success"),
+        (Self::NoneSkipped, "none_skipped"),
+        (Self::AllSkipped, "all_skipped"),
+        (Self::Always, "always"),
+        (Self::AllDoneMinOneSuccess, "all_done_min_one_success"),
+        (Self::AllDoneSetupSuccess, "all_done_setup_success"),
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|(rule, _)| *rule == self)
+            .map_or("", |(_, name)| name)
+    }
+}
+
+impl fmt::Display for TriggerRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for TriggerRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .iter()
+            .find(|(_, name)| *name == text)
+            .map(|(rule, _)| *rule)
+            .ok_or_else(|| format!("{text:?} is not a trigger rule"))
+    }
+}
+
+/// How the direct upstream instances of a task ended so far. A mapped upstream counts each of its instances; until it is
+/// expanded it counts as one that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Upstream instances in all.
+    pub total: i32,
+    pub success: i32,
+    pub failed: i32,
+    pub upstream_failed: i32,
+    pub skipped: i32,
+    pub removed: i32,
+    /// Upstream setup instances in all, and how they ended (each is in the counts above too).
+    pub setups: i32,
+    pub setup_success: i32,
+    pub setup_skipped: i32,
+}
+
+impl Counters {
+    pub fn done(&self) -> i32 {
+        self.success + self.failed + self.upstream_failed + self.skipped + self.removed
+    }
+
+    /// Counts one ending.
+    pub fn count(&mut self, ending: TaskState, is_setup: bool) {
+        match ending {
+            TaskState::Success => self.success += 1,
+            TaskState::Failed => self.failed += 1,
+            TaskState::UpstreamFailed => self.upstream_failed += 1,
+            TaskState::Skipped => self.skipped += 1,
+            TaskState::Removed => self.removed += 1,
+            _ => return,
+        }
+        if is_setup {
+            match ending {
+                TaskState::Success => self.setup_success += 1,
+                TaskState::Skipped => self.setup_skipped += 1,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What a trigger rule says of the counters as they stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not decided yet: more upstreams have to end.
+    Wait,
+    Run,
+    /// The task ends in `skipped` without running.
+    Skip,
+    /// The task ends in `upstream_failed` without running.
+    UpstreamFailed,
+}
+
+/// Decides a rule. Once it answers other than [`Verdict::Wait`] the answer is final: the caller acts on the first.
+pub fn decide(rule: TriggerRule, c: &Counters) -> Verdict {
+    use Verdict::{Run, Skip, UpstreamFailed, Wait};
+    let bad = c.failed + c.upstream_failed;
+    let all_done = c.done() >= c.total;
+    match rule {
+        TriggerRule::Always => Run,
+        _ if c.total == 0 => Run,
+        TriggerRule::AllSuccess => {
+            if bad > 0 {
+                UpstreamFailed
+            } else if c.skipped > 0 {
+                Skip
+            } else if c.success + c.removed >= c.total {
+                Run
+            } else {
+                Wait
+            }
+        }
+        TriggerRule::AllFailed => {
+            if c.success + c.skipped > 0 {
+                Skip
+            } else if bad + c.removed >= c.total {
+                Run
+            } else {
+                Wait
+            }
+        }
+        TriggerRule::AllDone => if_done(all_done, Run),
+        TriggerRule::OneSuccess => {
+            if c.success > 0 {
+                Run
+            } else if !all_done {
+                Wait
+            } else if c.skipped >= c.total {
+                Skip
+            } else {
+                UpstreamFailed
+            }
+        }
+        TriggerRule::OneFailed => {
+            if bad > 0 {
+                Run
+            } else {
+                if_done(all_done, Skip)
+            }
+        }
+        TriggerRule::OneDone => {
+            if c.success + c.failed > 0 {
+                Run
+            } else {
+                if_done(all_done, Skip)
+            }
+        }
+        TriggerRule::NoneFailed => {
+            if bad > 0 {
+                UpstreamFailed
+            } else {
+                if_done(all_done, Run)
+            }
+        }
+        TriggerRule::NoneFailedMinOneSuccess => {
+            if bad > 0 {
+                UpstreamFailed
+            } else if !all_done {
+                Wait
+            } else if c.success > 0 {
+                Run
+            } else if c.skipped >= c.total {
+                Skip
+            } else {
+                UpstreamFailed
+            }
+        }
+        TriggerRule::NoneSkipped => {
+            if c.skipped > 0 {
+                Skip
+            } else {
+                if_done(all_done, Run)
+            }
+        }
+        TriggerRule::AllSkipped => {
+            if c.success + bad > 0 {
+                Skip
+            } else if c.skipped >= c.total {
+                Run
+            } else {
+                // A removed upstream can never be skipped: with everything ended the rule cannot hold any more.
+                if_done(all_done, Skip)
+            }
+        }
+        TriggerRule::AllDoneMinOneSuccess => {
+            if c.skipped > 0 {
+                Skip
+            } else if !all_done {
+                Wait
+            } else if c.success > 0 {
+                Run
+            } else {
+                UpstreamFailed
+            }
+        }
+        TriggerRule::AllDoneSetupSuccess => {
+            if !all_done {
+                Wait
+            } else if c.setups == 0 || c.setup_success > 0 {
+                Run
+            } else if c.setup_skipped >= c.setups {
+                Skip
+            } else {
+                UpstreamFailed
+            }
+        }
+    }
+}
+
+fn if_done(all_done: bool, verdict: Verdict) -> Verdict {
+    if all_done { verdict } else { Verdict::Wait }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! Limits as rows: each has a cap and what is used of it, and is spent by `used + n <= cap`.
+
+use gristmill_common::ids::RunPk;
+use serde::{Deserialize, Serialize};
+
+/// Names one limit. The order is the order in which limits are locked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum LimitKey {
+    /// `max_active_runs` of a DAG; counts runs in state `running`.
+    DagRuns { dag_id: String },
+    /// Slots of a pool; counts `pool_slots` of the task instances that occupy it.
+    Pool { name: String },
+    /// Dispatches of one queue that are out and not started.
+    Queue { name: String },
+    /// `max_active_tis_per_dag` of a task.
+    Task { dag_id: String, task_id: String },
+    /// `max_active_tis_per_dagrun` of a task in one run.
+    TaskInRun { run: RunPk, task_id: String },
+}
+
+impl LimitKey {
+    pub fn pool(name: &str) -> Self {
+        Self::Pool {
+            name: name.to_owned(),
+        }
+    }
+
+    pub fn queue(name: &str) -> Self {
+        Self::Queue {
+            name: name.to_owned(),
+        }
+    }
+
+    /// The row's primary key: `(kind, name)`. Sorted by it, keys are in lock order.
+    pub fn columns(&self) -> (&'static str, String) {
+        match self {
+            Self::DagRuns { dag_id } => ("dag_runs", dag_id.clone()),
+            Self::Pool { name } => ("pool", name.clone()),
+            Self::Queue { name } => ("queue", name.clone()),
+            Self::Task { dag_id, task_id } => ("task", format!("{dag_id}/{task_id}")),
+            Self::TaskInRun { run, task_id } => ("task_in_run", format!("{run}/{task_id}")),
+        }
+    }
+}
+
+/// A limit and what is used of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitRow {
+    pub key: LimitKey,
+    /// -1: unlimited.
+    pub cap: i64,
+    pub used: i64,
+    /// Only queues are paused: nothing new is dispatched to them.
+    pub paused: bool,
+}
+
+impl LimitRow {
+    /// What may still be spent.
+    pub fn free(&self) -> i64 {
+        if self.paused {
+            0
+        } else if self.cap < 0 {
+            i64::MAX
+        } else {
+            (self.cap - self.used).max(0)
+        }
+    }
+}

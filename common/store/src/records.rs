@@ -1,0 +1,287 @@
+//! Records of the store beside runs and task instances.
+
+use chrono::{DateTime, Utc};
+use gristmill_common::{
+    ids::{Dispatch, Fence, RunPk, TaskIdx, TiPk, VersionPk},
+    row::{RunType, TiRow},
+    spec::DagSpec,
+    state::TaskState,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// A DAG.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DagRow {
+    pub dag_id: String,
+    pub version: VersionPk,
+    pub version_number: i32,
+    pub is_paused: bool,
+    /// Its file is gone; its runs are kept, none is made any more.
+    pub is_stale: bool,
+    pub description: Option<String>,
+    pub owner: Option<String>,
+    pub tags: Vec<String>,
+    /// The file it came from, as the deployer named it.
+    pub fileloc: String,
+    /// As text, for display (`0 2 * * *`, `every 15m`); absent: only by trigger.
+    pub schedule: Option<String>,
+    pub max_active_runs: i32,
+    pub max_active_tasks: i32,
+    /// The next scheduled run; absent: none.
+    pub next_run_after: Option<DateTime<Utc>>,
+    pub next_logical_date: Option<DateTime<Utc>>,
+    pub next_interval_start: Option<DateTime<Utc>>,
+    pub next_interval_end: Option<DateTime<Utc>>,
+    /// `run_after` of the newest scheduled run.
+    pub last_run_after: Option<DateTime<Utc>>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A version to deploy.
+#[derive(Debug, Clone)]
+pub struct NewDagVersion {
+    pub spec: DagSpec,
+    /// SHA-256 of the canonical specification, hex.
+    pub spec_hash: String,
+    /// The file's text.
+    pub source: String,
+    pub fileloc: String,
+    /// Digest of the folder's files in the object store.
+    pub bundle: Option<String>,
+    /// As text, for display.
+    pub schedule: Option<String>,
+}
+
+/// A deployed version.
+#[derive(Debug, Clone)]
+pub struct VersionRow {
+    pub pk: VersionPk,
+    pub id: Uuid,
+    pub dag_id: String,
+    pub version_number: i32,
+    pub spec: DagSpec,
+    pub spec_hash: String,
+    pub source: String,
+    pub bundle: Option<String>,
+    pub created_at: DateTime<Utc>,
+}
+
+/// A run to insert.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    pub dag_id: String,
+    pub run_id: String,
+    pub version: VersionPk,
+    pub run_type: RunType,
+    pub triggered_by: String,
+    pub logical_date: Option<DateTime<Utc>>,
+    pub data_interval_start: Option<DateTime<Utc>>,
+    pub data_interval_end: Option<DateTime<Utc>>,
+    pub run_after: DateTime<Utc>,
+    pub conf: Map<String, Value>,
+    pub params: Map<String, Value>,
+    pub note: Option<String>,
+    pub max_active_tasks: i32,
+    /// Milliseconds from the run's start after which it is stopped.
+    pub timeout_ms: Option<i64>,
+    /// The request's idempotency key and the hash of its body.
+    pub idempotency: Option<(String, String)>,
+}
+
+/// A task instance to insert: a row without its key.
+#[derive(Debug, Clone)]
+pub struct NewTi(
+    /// `pk` is ignored.
+    pub TiRow,
+);
+
+/// A changed task instance, with the state and fence that the database must still show.
+#[derive(Debug, Clone)]
+pub struct TiWrite {
+    pub row: TiRow,
+    pub expected_state: TaskState,
+    pub expected_fence: Fence,
+}
+
+/// Where an upstream's XCom is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamXcom {
+    pub task_idx: TaskIdx,
+    pub map_index: i32,
+    pub ti: TiPk,
+    pub fence: Fence,
+    pub key: String,
+    /// Key in the object store; absent: the value is inline.
+    pub object: Option<String>,
+}
+
+/// What the database knows of a worker incarnation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerRow {
+    pub incarnation: String,
+    pub state: WorkerState,
+    /// A lease granted over the broker: until then it is not judged lost.
+    pub held_until: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    Alive,
+    /// Judged lost. Final: no lease is granted to it any more.
+    Lost,
+}
+
+impl WorkerState {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// A dispatch that is out, as the reconcilers see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutDispatch {
+    pub run: RunPk,
+    pub dispatch: Dispatch,
+    pub state: TaskState,
+    pub epoch: i64,
+    pub claim_by: Option<DateTime<Utc>>,
+    pub worker: Option<String>,
+}
+
+/// What the database knows of a queue.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct QueueCounts {
+    pub queue: String,
+    /// Ready instances that wait for a limit or for room in the queue.
+    pub scheduled: i64,
+    /// Dispatched, not started.
+    pub queued: i64,
+    pub running: i64,
+    /// When the oldest instance that has not started became ready.
+    pub oldest_ready_at: Option<DateTime<Utc>>,
+    pub paused: bool,
+    pub dead: i64,
+}
+
+/// A pool and what is used of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolRow {
+    pub name: String,
+    /// -1: unlimited.
+    pub slots: i64,
+    pub occupied: i64,
+    pub description: Option<String>,
+}
+
+/// Instances of one pool by state.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PoolUse {
+    pub queued: i64,
+    pub running: i64,
+    pub scheduled: i64,
+}
+
+/// A part of the deployment that reports that it lives (schedulers).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ComponentRow {
+    pub kind: String,
+    pub id: String,
+    pub hostname: String,
+    pub started_at: DateTime<Utc>,
+    pub heartbeat_at: DateTime<Utc>,
+}
+
+/// A user who signs in with a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRow {
+    pub username: String,
+    /// Argon2 PHC string.
+    pub password_hash: String,
+    pub role: String,
+}
+
+/// An API token, stored hashed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenRow {
+    /// SHA-256, hex.
+    pub hash: String,
+    pub name: String,
+    pub role: String,
+    pub dag_id: Option<String>,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub created_at: DateTime<Utc>,
+}
+
+/// A DAG file that could not be imported.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImportErrorRow {
+    pub id: i64,
+    pub filename: String,
+    pub error: String,
+    pub at: DateTime<Utc>,
+}
+
+/// A message in the dead list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeadLetterRow {
+    pub id: i64,
+    pub source: String,
+    pub reason: String,
+    pub body: String,
+    pub at: DateTime<Utc>,
+}
+
+/// An entry of the audit log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditRow {
+    pub at: DateTime<Utc>,
+    pub actor: String,
+    pub event: String,
+    pub dag_id: Option<String>,
+    pub run_id: Option<String>,
+    pub task_id: Option<String>,
+    pub extra: Value,
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    pub rows: Vec<T>,
+    /// Rows that the filter matches in all.
+    pub total: i64,
+}
+
+/// Which runs, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    pub dag_id: Option<String>,
+    pub states: Vec<String>,
+    pub run_id: Option<String>,
+    pub limit: i64,
+    pub offset: i64,
+}
+
+/// Which task instances, in the order of their keys. Hidden nodes are left out.
+#[derive(Debug, Clone, Default)]
+pub struct TiFilter {
+    pub run: Option<RunPk>,
+    pub dag_id: Option<String>,
+    pub task_id: Option<String>,
+    pub map_index: Option<i32>,
+    pub states: Vec<String>,
+    pub queue: Option<String>,
+    pub pool: Option<String>,
+    pub limit: i64,
+    pub offset: i64,
+}
+
+/// Counts of a run's visible instances by state name.
+pub type StateCounts = BTreeMap<String, i64>;

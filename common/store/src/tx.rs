@@ -1,0 +1,183 @@
+//! The primitive statements that a backend implements. They decide nothing: what is written was decided by
+//! `gristmill_common::engine`, and every write of a state names the state and fence that it expects.
+
+use crate::{
+    LimitKey, LimitRow, StoreResult,
+    records::{DagRow, NewDagVersion, NewRun, NewTi, TiWrite, UpstreamXcom, VersionRow, WorkerRow},
+};
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use gristmill_common::{
+    ids::{Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
+    message::Sealed,
+    row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
+};
+use uuid::Uuid;
+
+/// A database that can open transactions. Object safety is not needed: the transactions are generic over it.
+#[async_trait]
+pub trait Backend: crate::Reads + Send + Sync + 'static {
+    type Tx: Tx;
+
+    /// Opens a read-write transaction (Postgres: READ COMMITTED; SQLite: the one writer, BEGIN IMMEDIATE).
+    async fn begin(&self) -> StoreResult<Self::Tx>;
+}
+
+/// One open read-write transaction. Dropping it without [`Tx::commit`] rolls it back.
+#[async_trait]
+pub trait Tx: Send {
+    async fn commit(self) -> StoreResult<()>;
+
+    /// The database's clock, as it was when the transaction began.
+    fn now(&self) -> DateTime<Utc>;
+
+    // ---- DAGs and versions
+
+    /// Inserts or updates the DAG's row, and inserts the version unless one with this `spec_hash` and bundle is the DAG's
+    /// newest already. Returns the current version and whether it is new. Clears `is_stale`. Sets the cap of
+    /// `max_active_runs`. A new DAG's `is_paused` is taken from its specification; an existing one's is kept.
+    async fn put_dag_version(&mut self, new: &NewDagVersion) -> StoreResult<(VersionRow, bool)>;
+
+    /// Locks DAG rows whose `next_run_after` has come, are neither paused nor stale; at most `max`, oldest first; rows
+    /// that another scheduler has locked are left out (SKIP LOCKED).
+    async fn lock_due_dags(&mut self, max: i64) -> StoreResult<Vec<DagRow>>;
+
+    /// Locks one DAG's row.
+    async fn lock_dag(&mut self, dag_id: &str) -> StoreResult<Option<DagRow>>;
+
+    /// Writes schedule state (`next_*`, `last_*`), `is_paused` and `is_stale` of a locked DAG row.
+    async fn update_dag(&mut self, dag: &DagRow) -> StoreResult<()>;
+
+    /// The version's row with its specification.
+    async fn version(&mut self, version: VersionPk) -> StoreResult<Option<VersionRow>>;
+
+    // ---- Runs
+
+    /// Inserts a run in state `queued` and tells schedulers (NOTIFY at commit). `Exists` when the DAG has this run id, or a
+    /// scheduled run of this logical date.
+    async fn insert_run(&mut self, run: &NewRun) -> StoreResult<RunPk>;
+
+    /// An earlier request's run under this idempotency key of the DAG, with the hash of that request; keys older than 24 h
+    /// do not count.
+    async fn run_by_idempotency_key(
+        &mut self,
+        dag_id: &str,
+        key: &str,
+    ) -> StoreResult<Option<(RunPk, String)>>;
+
+    /// Locks these runs in ascending order of their keys (FOR UPDATE), and returns those that exist.
+    async fn lock_runs(&mut self, runs: &[RunPk]) -> StoreResult<Vec<RunRow>>;
+
+    /// Keys of queued runs that may start as far as their DAG is concerned: `run_after` has come, the DAG is not paused (a
+    /// manual run of a paused DAG waits too), `max_active_runs` has room; per DAG at most as many as there is room for,
+    /// oldest first; at most `max`. Takes no locks.
+    async fn startable_runs(&mut self, max: i64) -> StoreResult<Vec<RunPk>>;
+
+    /// Writes all mutable columns of locked runs. An ended run is announced (NOTIFY at commit).
+    async fn update_runs(&mut self, runs: &[RunRow]) -> StoreResult<()>;
+
+    /// Keys of running runs that were asked to stop and have instances left, and of those whose `dagrun_timeout` (kept as
+    /// `deadline_at`) is over; at most `max`.
+    async fn runs_to_stop(&mut self, max: i64) -> StoreResult<Vec<RunPk>>;
+
+    // ---- Task instances
+
+    /// Inserts task instances; the keys come back in the order of the input.
+    async fn insert_tis(&mut self, tis: &[NewTi]) -> StoreResult<Vec<TiPk>>;
+
+    /// Instances by key (of runs that the transaction has locked, hence without locks of their own).
+    async fn load_tis(&mut self, tis: &[TiPk]) -> StoreResult<Vec<TiRow>>;
+
+    /// Nodes (`map_index` -1) of tasks in runs that the transaction has locked.
+    async fn load_nodes(&mut self, nodes: &[(RunPk, TaskIdx)]) -> StoreResult<Vec<TiRow>>;
+
+    /// All instances of a run that have not ended.
+    async fn load_unfinished(&mut self, run: RunPk) -> StoreResult<Vec<TiRow>>;
+
+    /// Runs of these instances (no locks): what has to be locked before they are loaded.
+    async fn runs_of(&mut self, tis: &[TiPk]) -> StoreResult<Vec<(TiPk, RunPk)>>;
+
+    /// Writes all mutable columns of each row, guarded by key, expected state and expected fence. Returns the keys that
+    /// were written: a missing one was fenced.
+    async fn update_tis(&mut self, writes: &[TiWrite]) -> StoreResult<Vec<TiPk>>;
+
+    /// Ready instances (`scheduled`) that fit their run's limit, their pool, their queue and their task's limits as these
+    /// stand (read without locks), best first: by `priority_weight` descending, then age (`scheduled_at`, key). Only
+    /// running runs with `ready_tasks > 0` and room count; no run gives more than it has room for; at most `max` in all.
+    /// What does not fit never hides what does.
+    async fn ready_candidates(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>>;
+
+    /// Whether any running run outside `except` has ready instances and room in its own limit.
+    async fn others_wait(&mut self, except: &[RunPk]) -> StoreResult<bool>;
+
+    /// Instances in `up_for_retry` whose time has come, oldest first.
+    async fn due_retries(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>>;
+
+    // ---- Limits
+
+    /// Makes sure that the rows exist. `cap` of an existing row is set where `overwrite`.
+    async fn ensure_limits(
+        &mut self,
+        limits: &[(LimitKey, i64)],
+        overwrite: bool,
+    ) -> StoreResult<()>;
+
+    /// Locks limits in ascending order of their columns; those that do not exist are missing from the answer.
+    async fn lock_limits(&mut self, keys: &[LimitKey]) -> StoreResult<Vec<LimitRow>>;
+
+    /// Adds each delta to `used` of its locked row: a positive one only where `cap < 0 or used + delta <= cap`, a negative
+    /// one only where `used + delta >= 0`. An error (`Corrupt`, naming the limit) when any row refuses.
+    async fn spend_limits(&mut self, deltas: &[(LimitKey, i64)]) -> StoreResult<()>;
+
+    // ---- What goes with them
+
+    /// Durable copies of XComs; one per (task instance, key), the newest fence wins.
+    async fn put_xcoms(&mut self, xcoms: &[XcomRow]) -> StoreResult<()>;
+
+    /// XComs (key `return_value` or others) of tasks of a run, by task and map index.
+    async fn xcoms_of_tasks(
+        &mut self,
+        run: RunPk,
+        tasks: &[TaskIdx],
+        keys: &[String],
+    ) -> StoreResult<Vec<XcomRow>>;
+
+    /// The same without the values: where they are. At most `max` + 1 rows.
+    async fn xcom_refs(
+        &mut self,
+        run: RunPk,
+        tasks: &[TaskIdx],
+        max: i64,
+    ) -> StoreResult<Vec<UpstreamXcom>>;
+
+    /// Ciphertexts of connections and variables by name; missing ones are missing.
+    async fn sealed(&mut self, connections: &[String], variables: &[String])
+    -> StoreResult<Sealed>;
+
+    /// Ended attempts. One that is there already (same instance and try) is an error (`Corrupt`): an attempt ends once.
+    async fn insert_attempts(&mut self, attempts: &[AttemptRow]) -> StoreResult<()>;
+
+    async fn insert_outbox(&mut self, rows: &[OutboxRow]) -> StoreResult<()>;
+
+    /// Deletes messages that the broker has confirmed.
+    async fn delete_outbox(&mut self, confirmed: &[Dispatch]) -> StoreResult<()>;
+
+    // ---- Workers and loss
+
+    /// The worker's row, locked; inserted in state `alive` when missing.
+    async fn lock_worker(&mut self, incarnation: &str) -> StoreResult<WorkerRow>;
+
+    /// Writes a locked worker's row.
+    async fn update_worker(&mut self, worker: &WorkerRow) -> StoreResult<()>;
+
+    /// Records that a shard has applied a barrier.
+    async fn apply_barrier(&mut self, barrier: Uuid, shard: u16) -> StoreResult<()>;
+
+    /// Deletes what is older than its time: ended runs with all that belongs to them, at most `max` runs; worker rows and
+    /// barriers older than a day; idempotency keys older than 24 h. Returns the number of runs deleted.
+    async fn delete_old(&mut self, ended_before: DateTime<Utc>, max: i64) -> StoreResult<u64>;
+
+    /// A message that nobody could read or apply, for the dead list.
+    async fn put_dead_letter(&mut self, source: &str, reason: &str, body: &[u8])
+    -> StoreResult<()>;
+}

@@ -1,12 +1,18 @@
 //! The domain of Gristmill: DAG specifications, states and their transitions, trigger rules, retries, messages, and the
 //! scheduling engine. Everything here is pure: no clock, no network, no database, no async runtime.
 
+pub mod fault;
+pub mod graph;
 pub mod ids;
 pub mod message;
+pub mod params;
 pub mod retry;
 pub mod row;
 pub mod span;
 pub mod spec;
 pub mod state;
+pub mod template;
+pub mod timetable;
 pub mod transition;
 pub mod trigger_rule;
+pub mod limit;

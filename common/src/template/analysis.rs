@@ -1,0 +1,136 @@
+//! What a template refers to, found without rendering it.
+
+use super::{TemplateError, env, env::environment};
+use crate::spec::{ExpandSource, HttpBody, TaskKind, TaskSpec};
+use minijinja::machinery::parse;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+mod walk;
+
+pub(crate) use walk::Analysis;
+
+/// Whether a text holds anything to render.
+pub fn is_template(text: &str) -> bool {
+    text.contains("{{") || text.contains("{%") || text.contains("{#")
+}
+
+/// What has to be at hand to render a text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refs {
+    /// (task id, key) of each XCom that is pulled by constant names.
+    pub xcom_pulls: BTreeSet<(String, String)>,
+    /// Some pull's task or key is only known when rendered: anything upstream may be asked for.
+    pub dynamic_pull: bool,
+    pub vars: BTreeSet<String>,
+    /// Some variable's name is only known when rendered.
+    pub dynamic_vars: bool,
+    pub conns: BTreeSet<String>,
+    /// Some connection's id is only known when rendered.
+    pub dynamic_conns: bool,
+}
+
+impl Refs {
+    /// Adds what another text refers to.
+    pub fn merge(&mut self, other: Self) {
+        self.xcom_pulls.extend(other.xcom_pulls);
+        self.vars.extend(other.vars);
+        self.conns.extend(other.conns);
+        self.dynamic_pull |= other.dynamic_pull;
+        self.dynamic_vars |= other.dynamic_vars;
+        self.dynamic_conns |= other.dynamic_conns;
+    }
+}
+
+/// What a text refers to; nothing if it is no valid template (which rendering then says).
+pub fn references(text: &str) -> Refs {
+    if !is_template(text) {
+        return Refs::default();
+    }
+    analyse(text).map(|analysis| analysis.refs()).unwrap_or_default()
+}
+
+/// What all templates of a task refer to, the connection of an `http` task included.
+pub fn task_references(task: &TaskSpec) -> Refs {
+    let mut refs = Refs::default();
+    let mut add = |text: &str| refs.merge(references(text));
+    add(&task.queue);
+    task.env.values().for_each(|text| add(text));
+    for source in task.expand.iter().flat_map(|expand| expand.values()) {
+        if let ExpandSource::Template(text) = source {
+            add(text);
+        }
+    }
+    match &task.kind {
+        TaskKind::Shell(shell) => {
+            add(&shell.command);
+            shell.stdin.iter().chain(shell.files.values()).for_each(|text| add(text));
+        }
+        TaskKind::Http(http) => {
+            [&http.method, &http.url].into_iter().for_each(|text| add(text));
+            http.query.values().chain(http.headers.values()).for_each(|text| add(text));
+            http.connection.iter().for_each(|text| add(text));
+            match &http.body {
+                Some(HttpBody::Json(value)) => each_string(value, &mut add),
+                Some(HttpBody::Form(form)) => form.values().for_each(|text| add(text)),
+                Some(HttpBody::Body(text)) => add(text),
+                None => {}
+            }
+            if let Some(connection) = http.connection.as_ref().filter(|id| !is_template(id)) {
+                refs.conns.insert(connection.clone());
+            }
+            if let Some(check) = &http.expect.check {
+                refs.merge(analyse_expression(check, &CHECK_NAMES).map(|a| a.refs()).unwrap_or_default());
+            }
+        }
+        TaskKind::Data(data) => {
+            data.sources.values().for_each(|source| add(&source.path));
+            add(&data.map_sql);
+            data.reduce_sql.iter().for_each(|text| add(text));
+            data.sink.iter().for_each(|sink| add(&sink.path));
+        }
+        TaskKind::Empty(_) | TaskKind::Noop(_) => {}
+    }
+    refs
+}
+
+/// The names that an http task's `check` sees beside the usual ones.
+pub(crate) const CHECK_NAMES: [&str; 4] = ["headers", "json", "status", "text"];
+
+fn each_string(value: &Value, f: &mut impl FnMut(&str)) {
+    match value {
+        Value::String(text) => f(text),
+        Value::Array(items) => items.iter().for_each(|item| each_string(item, f)),
+        Value::Object(map) => map.values().for_each(|item| each_string(item, f)),
+        _ => {}
+    }
+}
+
+/// Everything that a template refers to, or why it is none.
+pub(crate) fn analyse(text: &str) -> Result<Analysis, TemplateError> {
+    environment().template_from_str(text).map_err(|error| TemplateError::of(&error, text))?;
+    let tree = parse(text, "<template>", env::syntax()).map_err(|error| TemplateError::of(&error, text))?;
+    let mut analysis = Analysis::new(&[]);
+    analysis.statement(&tree);
+    Ok(analysis)
+}
+
+/// The same for a bare expression that sees some names more.
+pub(crate) fn analyse_expression(text: &str, names: &[&str]) -> Result<Analysis, TemplateError> {
+    environment().compile_expression(text).map_err(|error| TemplateError::of(&error, text))?;
+    let tree = minijinja::machinery::parse_expr(text).map_err(|error| TemplateError::of(&error, text))?;
+    let mut analysis = Analysis::new(names);
+    analysis.expression(&tree);
+    Ok(analysis)
+}
+
+/// If a text is exactly one `{{ … }}`: where the expression starts, and the expression.
+pub(crate) fn only_expression(text: &str) -> Option<(usize, &str)> {
+    let trimmed = text.trim();
+    let inner = trimmed.strip_prefix("{{")?.strip_suffix("}}")?;
+    let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner);
+    let inner = inner.strip_suffix(['-', '+']).unwrap_or(inner);
+    // Two expressions side by side look the same from the ends: only the parser knows.
+    let tree = parse(trimmed, "<template>", env::syntax()).ok()?;
+    walk::is_one_expression(&tree).then(|| (inner.as_ptr() as usize - text.as_ptr() as usize, inner))
+}

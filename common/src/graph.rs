@@ -24,17 +24,30 @@ pub struct Graph {
 impl Graph {
     /// The graph of a specification. A dependency on a task that does not exist is left out (the parser lets none pass).
     pub fn of(spec: &DagSpec) -> Self {
-        let position: HashMap<&str, TaskIdx> = (0..).zip(&spec.tasks).map(|(i, t)| (t.task_id.as_str(), i)).collect();
+        let position: HashMap<&str, TaskIdx> = (0..)
+            .zip(&spec.tasks)
+            .map(|(i, t)| (t.task_id.as_str(), i))
+            .collect();
         let mut edges: Vec<(TaskIdx, TaskIdx)> = Vec::new();
         for (to, task) in (0..).zip(&spec.tasks) {
-            edges.extend(task.depends_on.iter().filter_map(|up| position.get(up.as_str())).map(|from| (*from, to)));
+            edges.extend(
+                task.depends_on
+                    .iter()
+                    .filter_map(|up| position.get(up.as_str()))
+                    .map(|from| (*from, to)),
+            );
         }
         edges.sort_unstable();
         edges.dedup();
         let n = spec.tasks.len();
         let downstream = Adjacency::new(n, edges.iter().copied());
         let upstream = Adjacency::new(n, edges.iter().map(|(from, to)| (*to, *from)));
-        let without = |adjacency: &Adjacency| (0..).take(n).filter(|i| adjacency.of(*i).is_empty()).collect();
+        let without = |adjacency: &Adjacency| {
+            (0..)
+                .take(n)
+                .filter(|i| adjacency.of(*i).is_empty())
+                .collect()
+        };
         let mut graph = Self {
             roots: without(&upstream),
             leaves: without(&downstream),
@@ -77,7 +90,11 @@ impl Graph {
 
     /// A task's priority by its `weight_rule`; 1 for a position that does not exist.
     pub fn priority(&self, task: TaskIdx) -> i32 {
-        usize::try_from(task).ok().and_then(|i| self.priorities.get(i)).copied().unwrap_or(1)
+        usize::try_from(task)
+            .ok()
+            .and_then(|i| self.priorities.get(i))
+            .copied()
+            .unwrap_or(1)
     }
 
     /// Whether `task` has `upstream` among its direct or indirect upstreams.
@@ -97,9 +114,19 @@ impl Graph {
     }
 
     fn effective_priorities(&self, spec: &DagSpec) -> Vec<i32> {
-        let weights: Vec<i64> = spec.tasks.iter().map(|t| i64::from(t.priority_weight)).collect();
+        let weights: Vec<i64> = spec
+            .tasks
+            .iter()
+            .map(|t| i64::from(t.priority_weight))
+            .collect();
         let uses = |rule| spec.tasks.iter().any(|t| t.weight_rule == rule);
-        let sums = |needed: bool, adjacency: &Adjacency| if needed { adjacency.sums(&weights) } else { Vec::new() };
+        let sums = |needed: bool, adjacency: &Adjacency| {
+            if needed {
+                adjacency.sums(&weights)
+            } else {
+                Vec::new()
+            }
+        };
         let downstream = sums(uses(WeightRule::Downstream), &self.downstream);
         let upstream = sums(uses(WeightRule::Upstream), &self.upstream);
         let weight = |(i, task): (usize, &crate::spec::TaskSpec)| {
@@ -132,11 +159,17 @@ impl Adjacency {
         for i in 0..n {
             bounds[i + 1] += bounds[i];
         }
-        Self { bounds, items: edges.into_iter().map(|(_, to)| to).collect() }
+        Self {
+            bounds,
+            items: edges.into_iter().map(|(_, to)| to).collect(),
+        }
     }
 
     fn of(&self, task: TaskIdx) -> &[TaskIdx] {
-        let Some(i) = usize::try_from(task).ok().filter(|i| i + 1 < self.bounds.len()) else {
+        let Some(i) = usize::try_from(task)
+            .ok()
+            .filter(|i| i + 1 < self.bounds.len())
+        else {
             return &[];
         };
         &self.items[self.bounds[i] as usize..self.bounds[i + 1] as usize]
@@ -166,9 +199,17 @@ impl Adjacency {
             let direct = self.of(task);
             // Most tasks of wide DAGs have no further relatives: skip the search.
             if direct.iter().all(|next| self.of(*next).is_empty()) {
-                return direct.iter().map(|next| weights[*next as usize]).sum::<i64>() + weights[i];
+                return direct
+                    .iter()
+                    .map(|next| weights[*next as usize])
+                    .sum::<i64>()
+                    + weights[i];
             }
-            self.reachable(task).iter().map(|next| weights[*next as usize]).sum::<i64>() + weights[i]
+            self.reachable(task)
+                .iter()
+                .map(|next| weights[*next as usize])
+                .sum::<i64>()
+                + weights[i]
         };
         (0..weights.len()).map(sum).collect()
     }

@@ -1,9 +1,11 @@
 //! The domain of Gristmill: DAG specifications, states and their transitions, trigger rules, retries, messages, and the
 //! scheduling engine. Everything here is pure: no clock, no network, no database, no async runtime.
 
+pub mod engine;
 pub mod fault;
 pub mod graph;
 pub mod ids;
+pub mod limit;
 pub mod message;
 pub mod params;
 pub mod retry;
@@ -15,4 +17,3 @@ pub mod template;
 pub mod timetable;
 pub mod transition;
 pub mod trigger_rule;
-pub mod limit;

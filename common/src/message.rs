@@ -21,6 +21,8 @@ pub const MAX_BODY: usize = 64 * 1024;
 pub const MAX_INLINE_XCOM: usize = 32 * 1024;
 /// An XCom above this fails its attempt.
 pub const MAX_XCOM: usize = 64 * 1024 * 1024;
+/// Length of a worker's lease: it kills what it holds when its last acknowledged renewal was sent this long ago.
+pub const LEASE: std::time::Duration = std::time::Duration::from_secs(6);
 /// References to upstream XComs in a message at most; a task that pulls more asks the API.
 pub const MAX_XCOM_REFS: usize = 256;
 

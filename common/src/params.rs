@@ -17,27 +17,52 @@ pub struct ParamViolation {
 
 impl fmt::Display for ParamViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "params.{}{}: {}", self.param, self.pointer.replace('/', "."), self.message)
+        write!(
+            f,
+            "params.{}{}: {}",
+            self.param,
+            self.pointer.replace('/', "."),
+            self.message
+        )
     }
 }
 
 impl std::error::Error for ParamViolation {}
 
 /// The parameters of a run: the given ones over the defaults, each checked by its schema. Every violation is named.
-pub fn check_params(spec: &DagSpec, given: &Map<String, Value>) -> Result<Map<String, Value>, Vec<ParamViolation>> {
+pub fn check_params(
+    spec: &DagSpec,
+    given: &Map<String, Value>,
+) -> Result<Map<String, Value>, Vec<ParamViolation>> {
     let mut violations = Vec::new();
     let mut violate = |param: &str, pointer: String, message: String| {
-        violations.push(ParamViolation { param: param.to_owned(), pointer, message });
+        violations.push(ParamViolation {
+            param: param.to_owned(),
+            pointer,
+            message,
+        });
     };
     for name in given.keys().filter(|name| !spec.params.contains_key(*name)) {
         let known: Vec<&str> = spec.params.keys().map(String::as_str).collect();
-        let known = if known.is_empty() { "it has none".to_owned() } else { format!("it has: {}", known.join(", ")) };
-        violate(name, String::new(), format!("DAG {:?} has no such parameter; {known}", spec.dag_id));
+        let known = if known.is_empty() {
+            "it has none".to_owned()
+        } else {
+            format!("it has: {}", known.join(", "))
+        };
+        violate(
+            name,
+            String::new(),
+            format!("DAG {:?} has no such parameter; {known}", spec.dag_id),
+        );
     }
     let mut params = Map::new();
     for (name, schema) in &spec.params {
         let Some(value) = given.get(name).or_else(|| schema.get("default")) else {
-            violate(name, String::new(), "has no default, so a value has to be given".to_owned());
+            violate(
+                name,
+                String::new(),
+                "has no default, so a value has to be given".to_owned(),
+            );
             continue;
         };
         match validator(schema) {
@@ -46,11 +71,19 @@ pub fn check_params(spec: &DagSpec, given: &Map<String, Value>) -> Result<Map<St
                     violate(name, error.instance_path().to_string(), error.to_string());
                 }
             }
-            Err(problem) => violate(name, String::new(), format!("its schema is not valid: {problem}")),
+            Err(problem) => violate(
+                name,
+                String::new(),
+                format!("its schema is not valid: {problem}"),
+            ),
         }
         params.insert(name.clone(), value.clone());
     }
-    if violations.is_empty() { Ok(params) } else { Err(violations) }
+    if violations.is_empty() {
+        Ok(params)
+    } else {
+        Err(violations)
+    }
 }
 
 /// Whether a parameter's schema is a JSON Schema, and its default (if any) fits it.
@@ -59,7 +92,9 @@ pub fn check_schema(schema: &Value) -> Result<(), String> {
     let Some(default) = schema.get("default") else {
         return Ok(());
     };
-    validator.validate(default).map_err(|error| format!("its default does not fit its own schema: {error}"))
+    validator
+        .validate(default)
+        .map_err(|error| format!("its default does not fit its own schema: {error}"))
 }
 
 /// Patterns run on the linear-time engine: a schema comes from a DAG's author, a value from whoever triggers it.
@@ -93,7 +128,9 @@ pub fn type_param(schema: &Value, text: &str) -> Value {
         return string();
     };
     let fits = |name: &&str| match *name {
-        "integer" => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|f| f.fract() == 0.0),
+        "integer" => {
+            value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|f| f.fract() == 0.0)
+        }
         "number" => value.is_number(),
         "boolean" => value.is_boolean(),
         "null" => value.is_null(),
@@ -102,7 +139,11 @@ pub fn type_param(schema: &Value, text: &str) -> Value {
         _ => false,
     };
     // `["string", "integer"]` and 5: the narrower type wins, as a user who writes 5 expects.
-    if types.iter().any(fits) { value } else { string() }
+    if types.iter().any(fits) {
+        value
+    } else {
+        string()
+    }
 }
 
 #[cfg(test)]
@@ -121,7 +162,9 @@ mod tests {
 
     #[test]
     fn defaults_are_filled_in() {
-        let spec = spec(json!({"country": {"enum": ["kr", "jp"], "default": "kr"}, "n": {"type": "integer"}}));
+        let spec = spec(
+            json!({"country": {"enum": ["kr", "jp"], "default": "kr"}, "n": {"type": "integer"}}),
+        );
         let params = check_params(&spec, &given(json!({"n": 3}))).unwrap();
         assert_eq!(Value::Object(params), json!({"country": "kr", "n": 3}));
     }
@@ -133,8 +176,11 @@ mod tests {
             "n": {"type": "integer"},
             "list": {"type": "array", "items": {"type": "string"}, "maxItems": 1},
         }));
-        let violations =
-            check_params(&spec, &given(json!({"contry": "kr", "n": "3", "list": ["a", 5]}))).unwrap_err();
+        let violations = check_params(
+            &spec,
+            &given(json!({"contry": "kr", "n": "3", "list": ["a", 5]})),
+        )
+        .unwrap_err();
         let mut texts: Vec<String> = violations.iter().map(ToString::to_string).collect();
         texts.sort();
         assert_eq!(
@@ -153,14 +199,24 @@ mod tests {
     fn schemas_are_checked() {
         assert!(check_schema(&json!({"type": "integer", "default": 5})).is_ok());
         assert!(check_schema(&json!({"type": "intger"})).is_err());
-        assert!(check_schema(&json!({"type": "integer", "default": "x"})).unwrap_err().contains("default"));
+        assert!(
+            check_schema(&json!({"type": "integer", "default": "x"}))
+                .unwrap_err()
+                .contains("default")
+        );
         assert!(check_schema(&json!({"pattern": "("})).is_err());
     }
 
     #[test]
     fn a_hostile_pattern_takes_linear_time() {
         let spec = spec(json!({"p": {"type": "string", "pattern": "^(a+)+$"}}));
-        assert!(check_params(&spec, &given(json!({"p": format!("{}!", "a".repeat(50_000))}))).is_err());
+        assert!(
+            check_params(
+                &spec,
+                &given(json!({"p": format!("{}!", "a".repeat(50_000))}))
+            )
+            .is_err()
+        );
     }
 
     #[rstest]

@@ -202,6 +202,7 @@ pub const RETURN_VALUE: &str = "return_value";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OutboxRow {
     pub dispatch: Dispatch,
+    pub run: RunPk,
     pub queue: String,
     /// JSON of [`crate::message::WorkMessage`].
     pub body: String,

@@ -82,7 +82,12 @@ impl TemplateContext {
 pub trait XComSource: fmt::Debug + Send + Sync {
     /// The value that a task of this run left under `key`, `None` if there is none. Without a `map_index` a mapped task's
     /// is the JSON list of its instances' values in map order.
-    fn pull(&self, task_id: &str, key: &str, map_index: Option<i32>) -> Result<Option<Value>, String>;
+    fn pull(
+        &self,
+        task_id: &str,
+        key: &str,
+        map_index: Option<i32>,
+    ) -> Result<Option<Value>, String>;
 }
 
 /// No task left anything.
@@ -100,11 +105,18 @@ impl XComSource for NoXComs {
 pub struct XComMap(pub HashMap<(String, String), Value>);
 
 impl XComSource for XComMap {
-    fn pull(&self, task_id: &str, key: &str, map_index: Option<i32>) -> Result<Option<Value>, String> {
+    fn pull(
+        &self,
+        task_id: &str,
+        key: &str,
+        map_index: Option<i32>,
+    ) -> Result<Option<Value>, String> {
         let value = self.0.get(&(task_id.to_owned(), key.to_owned()));
         Ok(match map_index {
             None | Some(crate::ids::UNMAPPED) => value.cloned(),
-            Some(index) => usize::try_from(index).ok().and_then(|i| value?.get(i).cloned()),
+            Some(index) => usize::try_from(index)
+                .ok()
+                .and_then(|i| value?.get(i).cloned()),
         })
     }
 }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 mod cron;
 
-pub use cron::{PRESETS, check_cron};
 use cron::CronTicks;
+pub use cron::{PRESETS, check_cron};
 
 /// One scheduled run, due or to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +48,10 @@ pub struct Timetable {
 #[derive(Debug, Clone)]
 enum Ticks {
     Cron(Box<CronTicks>),
-    Every { step: Duration, anchor: DateTime<Utc> },
+    Every {
+        step: Duration,
+        anchor: DateTime<Utc>,
+    },
     Once(DateTime<Utc>),
 }
 
@@ -59,11 +62,17 @@ impl Timetable {
         let ticks = match &spec.schedule {
             Schedule::Manual => return Ok(None),
             Schedule::Cron(expression) => {
-                let ticks = CronTicks::new(expression, spec.timezone)
-                    .map_err(|problem| TimetableError::Cron { expression: expression.clone(), problem })?;
+                let ticks = CronTicks::new(expression, spec.timezone).map_err(|problem| {
+                    TimetableError::Cron {
+                        expression: expression.clone(),
+                        problem,
+                    }
+                })?;
                 Ticks::Cron(Box::new(ticks))
             }
-            Schedule::Every(span) if span.millis() == 0 => return Err(TimetableError::ZeroInterval),
+            Schedule::Every(span) if span.millis() == 0 => {
+                return Err(TimetableError::ZeroInterval);
+            }
             // Without a start date the ticks stand on a fixed grid ("every 15m": :00, :15, :30, :45), whenever the DAG
             // was deployed.
             Schedule::Every(span) => Ticks::Every {
@@ -72,7 +81,11 @@ impl Timetable {
             },
             Schedule::Once => Ticks::Once(spec.start_date.unwrap_or(since)),
         };
-        let interval = if matches!(ticks, Ticks::Once(_)) { DataInterval::None } else { spec.data_interval };
+        let interval = if matches!(ticks, Ticks::Once(_)) {
+            DataInterval::None
+        } else {
+            spec.data_interval
+        };
         Ok(Some(Self {
             ticks,
             interval,
@@ -96,12 +109,17 @@ impl Timetable {
         {
             tick = tick.max(latest);
         }
-        self.run_at(tick).filter(|run| self.end_date.is_none_or(|end| run.logical_date <= end))
+        self.run_at(tick)
+            .filter(|run| self.end_date.is_none_or(|end| run.logical_date <= end))
     }
 
     /// The runs whose logical dates lie in `from..=to`, oldest first, whatever `catchup`, `start_date` and `end_date` say:
     /// for backfills.
-    pub fn runs_between(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> impl Iterator<Item = NextRun> + '_ {
+    pub fn runs_between(
+        &self,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> impl Iterator<Item = NextRun> + '_ {
         std::iter::successors(self.first_tick_from(from), |tick| self.tick_after(*tick))
             .map_while(|tick| self.run_at(tick))
             .skip_while(move |run| run.logical_date < from)
@@ -124,7 +142,12 @@ impl Timetable {
             DataInterval::None => tick,
             DataInterval::Preceding => self.tick_before(tick)?,
         };
-        Some(NextRun { logical_date: start, interval_start: start, interval_end: tick, run_after: tick })
+        Some(NextRun {
+            logical_date: start,
+            interval_start: start,
+            interval_end: tick,
+            run_after: tick,
+        })
     }
 
     fn first_tick(&self) -> Option<DateTime<Utc>> {
@@ -160,18 +183,29 @@ impl Timetable {
         match &self.ticks {
             Ticks::Cron(cron) => cron.before(before),
             // The tick at or before the last representable instant before `before`.
-            Ticks::Every { step, anchor } => grid(*step, *anchor, before - Duration::nanoseconds(1), 0),
+            Ticks::Every { step, anchor } => {
+                grid(*step, *anchor, before - Duration::nanoseconds(1), 0)
+            }
             Ticks::Once(at) => Some(*at).filter(|at| *at < before),
         }
     }
 }
 
 /// The last point of the grid `anchor + k × step` that is not after `at`, moved on by `steps`.
-fn grid(step: Duration, anchor: DateTime<Utc>, at: DateTime<Utc>, steps: i64) -> Option<DateTime<Utc>> {
+fn grid(
+    step: Duration,
+    anchor: DateTime<Utc>,
+    at: DateTime<Utc>,
+    steps: i64,
+) -> Option<DateTime<Utc>> {
     let step = step.num_milliseconds();
     let since_anchor = (at - anchor).num_milliseconds();
     // `num_milliseconds` rounds towards zero; below the anchor that is upwards.
-    let whole = if at < anchor + Duration::milliseconds(since_anchor) { since_anchor - 1 } else { since_anchor };
+    let whole = if at < anchor + Duration::milliseconds(since_anchor) {
+        since_anchor - 1
+    } else {
+        since_anchor
+    };
     let k = whole.div_euclid(step).checked_add(steps)?;
     anchor.checked_add_signed(Duration::try_milliseconds(k.checked_mul(step)?)?)
 }
@@ -186,9 +220,15 @@ pub fn parse_date(text: &str, timezone: chrono_tz::Tz) -> Option<DateTime<Utc>> 
     let naive = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"]
         .iter()
         .find_map(|format| chrono::NaiveDateTime::parse_from_str(&text, format).ok())
-        .or_else(|| chrono::NaiveDate::parse_from_str(&text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0))?;
+        .or_else(|| {
+            chrono::NaiveDate::parse_from_str(&text, "%Y-%m-%d")
+                .ok()?
+                .and_hms_opt(0, 0, 0)
+        })?;
     match timezone.from_local_datetime(&naive) {
-        chrono::LocalResult::Single(date) | chrono::LocalResult::Ambiguous(date, _) => Some(date.to_utc()),
+        chrono::LocalResult::Single(date) | chrono::LocalResult::Ambiguous(date, _) => {
+            Some(date.to_utc())
+        }
         chrono::LocalResult::None => cron::instant(timezone, naive),
     }
 }

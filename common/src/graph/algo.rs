@@ -24,7 +24,10 @@ pub fn find_cycle(n: usize, edges: &[(usize, usize)]) -> Option<Vec<usize>> {
         graph.add_edge(NodeIndex::new(*from), NodeIndex::new(*to), ());
     }
     // The smallest strongly connected component holds the cycle that is easiest to read.
-    let component = tarjan_scc(&graph).into_iter().filter(|c| c.len() > 1).min_by_key(Vec::len)?;
+    let component = tarjan_scc(&graph)
+        .into_iter()
+        .filter(|c| c.len() > 1)
+        .min_by_key(Vec::len)?;
     let component: HashSet<NodeIndex> = component.into_iter().collect();
     let start = component.iter().copied().min()?;
     // Breadth first from `start`, within the component, back to `start`.
@@ -61,7 +64,8 @@ pub fn topological_order(n: usize, edges: &[(usize, usize)]) -> Option<Vec<usize
         waits[*to] += 1;
         next[*from].push(*to);
     }
-    let mut ready: BinaryHeap<Reverse<usize>> = (0..n).filter(|i| waits[*i] == 0).map(Reverse).collect();
+    let mut ready: BinaryHeap<Reverse<usize>> =
+        (0..n).filter(|i| waits[*i] == 0).map(Reverse).collect();
     let mut order = Vec::with_capacity(n);
     while let Some(Reverse(at)) = ready.pop() {
         order.push(at);

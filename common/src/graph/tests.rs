@@ -3,14 +3,21 @@ use proptest::prelude::*;
 use serde_json::json;
 
 fn spec(tasks: &[(&str, &[&str])]) -> DagSpec {
-    let tasks: Vec<_> =
-        tasks.iter().map(|(id, ups)| json!({"task_id": id, "empty": {}, "depends_on": ups})).collect();
+    let tasks: Vec<_> = tasks
+        .iter()
+        .map(|(id, ups)| json!({"task_id": id, "empty": {}, "depends_on": ups}))
+        .collect();
     serde_json::from_value(json!({"dag_id": "d", "tasks": tasks})).unwrap()
 }
 
 #[test]
 fn a_diamond() {
-    let graph = Graph::of(&spec(&[("a", &[]), ("b", &["a"]), ("c", &["a", "a"]), ("d", &["b", "c", "nowhere"])]));
+    let graph = Graph::of(&spec(&[
+        ("a", &[]),
+        ("b", &["a"]),
+        ("c", &["a", "a"]),
+        ("d", &["b", "c", "nowhere"]),
+    ]));
     assert_eq!(graph.len(), 4);
     assert_eq!(graph.upstream(3), [1, 2]);
     assert_eq!(graph.downstream(0), [1, 2]);
@@ -32,15 +39,24 @@ fn weight_rules() {
     spec.tasks[1].weight_rule = WeightRule::Upstream;
     spec.tasks[2].weight_rule = WeightRule::Absolute;
     let graph = Graph::of(&spec);
-    assert_eq!([0, 1, 2].map(|i| graph.priority(i)), [i32::MAX, 12, i32::MAX]);
+    assert_eq!(
+        [0, 1, 2].map(|i| graph.priority(i)),
+        [i32::MAX, 12, i32::MAX]
+    );
 }
 
 #[test]
 fn cycles_are_short_paths() {
     assert_eq!(find_cycle(3, &[(0, 1), (1, 2)]), None);
     assert_eq!(find_cycle(2, &[(1, 1)]), Some(vec![1]));
-    assert_eq!(find_cycle(4, &[(0, 1), (1, 2), (2, 3), (3, 1)]), Some(vec![1, 2, 3]));
-    assert_eq!(find_cycle(4, &[(0, 1), (1, 2), (2, 3), (3, 0), (2, 0)]), Some(vec![0, 1, 2]));
+    assert_eq!(
+        find_cycle(4, &[(0, 1), (1, 2), (2, 3), (3, 1)]),
+        Some(vec![1, 2, 3])
+    );
+    assert_eq!(
+        find_cycle(4, &[(0, 1), (1, 2), (2, 3), (3, 0), (2, 0)]),
+        Some(vec![0, 1, 2])
+    );
 }
 
 proptest! {

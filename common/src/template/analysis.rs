@@ -47,7 +47,9 @@ pub fn references(text: &str) -> Refs {
     if !is_template(text) {
         return Refs::default();
     }
-    analyse(text).map(|analysis| analysis.refs()).unwrap_or_default()
+    analyse(text)
+        .map(|analysis| analysis.refs())
+        .unwrap_or_default()
 }
 
 /// What all templates of a task refer to, the connection of an `http` task included.
@@ -64,11 +66,20 @@ pub fn task_references(task: &TaskSpec) -> Refs {
     match &task.kind {
         TaskKind::Shell(shell) => {
             add(&shell.command);
-            shell.stdin.iter().chain(shell.files.values()).for_each(|text| add(text));
+            shell
+                .stdin
+                .iter()
+                .chain(shell.files.values())
+                .for_each(|text| add(text));
         }
         TaskKind::Http(http) => {
-            [&http.method, &http.url].into_iter().for_each(|text| add(text));
-            http.query.values().chain(http.headers.values()).for_each(|text| add(text));
+            [&http.method, &http.url]
+                .into_iter()
+                .for_each(|text| add(text));
+            http.query
+                .values()
+                .chain(http.headers.values())
+                .for_each(|text| add(text));
             http.connection.iter().for_each(|text| add(text));
             match &http.body {
                 Some(HttpBody::Json(value)) => each_string(value, &mut add),
@@ -80,7 +91,11 @@ pub fn task_references(task: &TaskSpec) -> Refs {
                 refs.conns.insert(connection.clone());
             }
             if let Some(check) = &http.expect.check {
-                refs.merge(analyse_expression(check, &CHECK_NAMES).map(|a| a.refs()).unwrap_or_default());
+                refs.merge(
+                    analyse_expression(check, &CHECK_NAMES)
+                        .map(|a| a.refs())
+                        .unwrap_or_default(),
+                );
             }
         }
         TaskKind::Data(data) => {
@@ -108,8 +123,11 @@ fn each_string(value: &Value, f: &mut impl FnMut(&str)) {
 
 /// Everything that a template refers to, or why it is none.
 pub(crate) fn analyse(text: &str) -> Result<Analysis, TemplateError> {
-    environment().template_from_str(text).map_err(|error| TemplateError::of(&error, text))?;
-    let tree = parse(text, "<template>", env::syntax()).map_err(|error| TemplateError::of(&error, text))?;
+    environment()
+        .template_from_str(text)
+        .map_err(|error| TemplateError::of(&error, text))?;
+    let tree = parse(text, "<template>", env::syntax())
+        .map_err(|error| TemplateError::of(&error, text))?;
     let mut analysis = Analysis::new(&[]);
     analysis.statement(&tree);
     Ok(analysis)
@@ -117,8 +135,11 @@ pub(crate) fn analyse(text: &str) -> Result<Analysis, TemplateError> {
 
 /// The same for a bare expression that sees some names more.
 pub(crate) fn analyse_expression(text: &str, names: &[&str]) -> Result<Analysis, TemplateError> {
-    environment().compile_expression(text).map_err(|error| TemplateError::of(&error, text))?;
-    let tree = minijinja::machinery::parse_expr(text).map_err(|error| TemplateError::of(&error, text))?;
+    environment()
+        .compile_expression(text)
+        .map_err(|error| TemplateError::of(&error, text))?;
+    let tree =
+        minijinja::machinery::parse_expr(text).map_err(|error| TemplateError::of(&error, text))?;
     let mut analysis = Analysis::new(names);
     analysis.expression(&tree);
     Ok(analysis)
@@ -132,5 +153,6 @@ pub(crate) fn only_expression(text: &str) -> Option<(usize, &str)> {
     let inner = inner.strip_suffix(['-', '+']).unwrap_or(inner);
     // Two expressions side by side look the same from the ends: only the parser knows.
     let tree = parse(trimmed, "<template>", env::syntax()).ok()?;
-    walk::is_one_expression(&tree).then(|| (inner.as_ptr() as usize - text.as_ptr() as usize, inner))
+    walk::is_one_expression(&tree)
+        .then(|| (inner.as_ptr() as usize - text.as_ptr() as usize, inner))
 }

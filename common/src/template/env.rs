@@ -52,14 +52,25 @@ pub(crate) const FIELDS: [(&str, &[&str]); 7] = [
             "start_date",
         ],
     ),
-    ("macros", &["datetime", "ds_add", "ds_format", "json", "uuid5"]),
+    (
+        "macros",
+        &["datetime", "ds_add", "ds_format", "json", "uuid5"],
+    ),
     ("task", &["task_id"]),
     ("task_instance", TI),
     ("ti", TI),
     ("var", &["json", "value"]),
 ];
 
-const TI: &[&str] = &["dag_id", "map_index", "max_tries", "run_id", "task_id", "try_number", "xcom_pull"];
+const TI: &[&str] = &[
+    "dag_id",
+    "map_index",
+    "max_tries",
+    "run_id",
+    "task_id",
+    "try_number",
+    "xcom_pull",
+];
 
 /// Created on first use and shared: it holds no template, so nothing in it grows.
 pub(crate) fn environment<'a>() -> &'a Environment<'a> {
@@ -82,5 +93,8 @@ pub(crate) fn environment<'a>() -> &'a Environment<'a> {
 
 /// Jinja's own, but a line break at the end of a text stays.
 pub(crate) fn syntax() -> SyntaxConfig {
-    SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default()
+    SyntaxConfig::builder()
+        .keep_trailing_newline(true)
+        .build()
+        .unwrap_or_default()
 }

@@ -16,7 +16,11 @@ pub struct TemplateError {
 
 impl TemplateError {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), line: None, offset: None }
+        Self {
+            message: message.into(),
+            line: None,
+            offset: None,
+        }
     }
 
     pub(super) fn of(error: &minijinja::Error, source: &str) -> Self {
@@ -31,13 +35,20 @@ impl TemplateError {
             },
             ErrorKind::OutOfFuel => "the template takes too many steps".to_owned(),
             ErrorKind::WriteFailure => {
-                format!("the template's output is larger than {} MiB", super::render::MAX_OUTPUT >> 20)
+                format!(
+                    "the template's output is larger than {} MiB",
+                    super::render::MAX_OUTPUT >> 20
+                )
             }
             ErrorKind::SyntaxError => format!("syntax error in the template: {detail}"),
             kind if detail.is_empty() => kind.to_string(),
             _ => detail.to_owned(),
         };
-        Self { message, line: error.line(), offset: at.map(|(start, _)| start) }
+        Self {
+            message,
+            line: error.line(),
+            offset: at.map(|(start, _)| start),
+        }
     }
 }
 

@@ -12,22 +12,36 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
     env.add_filter("shell_quote", shell_quote);
     env.add_filter("tojson", to_json);
     env.add_filter("fromjson", from_json);
-    env.add_filter("ds", |value: Jinja| Date::read(&value).map(|date| date.ds()));
-    env.add_filter("ds_nodash", |value: Jinja| Date::read(&value).map(|date| date.ds_nodash()));
-    env.add_filter("ts", |value: Jinja| Date::read(&value).map(|date| date.ts()));
-    env.add_filter("ts_nodash", |value: Jinja| Date::read(&value).map(|date| date.ts_nodash()));
-    env.add_filter("ts_nodash_with_tz", |value: Jinja| Date::read(&value).map(|date| date.ts_nodash_with_tz()));
+    env.add_filter("ds", |value: Jinja| {
+        Date::read(&value).map(|date| date.ds())
+    });
+    env.add_filter("ds_nodash", |value: Jinja| {
+        Date::read(&value).map(|date| date.ds_nodash())
+    });
+    env.add_filter("ts", |value: Jinja| {
+        Date::read(&value).map(|date| date.ts())
+    });
+    env.add_filter("ts_nodash", |value: Jinja| {
+        Date::read(&value).map(|date| date.ts_nodash())
+    });
+    env.add_filter("ts_nodash_with_tz", |value: Jinja| {
+        Date::read(&value).map(|date| date.ts_nodash_with_tz())
+    });
 }
 
 /// One word of a POSIX shell, whatever the text holds.
 fn shell_quote(value: &Jinja) -> Result<String, Error> {
     let text = match value.as_str() {
         Some(text) => text.to_owned(),
-        None if value.as_object().is_some() => serde_json::to_string(value).map_err(|e| invalid(e.to_string()))?,
+        None if value.as_object().is_some() => {
+            serde_json::to_string(value).map_err(|e| invalid(e.to_string()))?
+        }
         None => value.to_string(),
     };
     if text.contains('\0') {
-        return Err(invalid("shell_quote: a command line cannot hold a NUL character"));
+        return Err(invalid(
+            "shell_quote: a command line cannot hold a NUL character",
+        ));
     }
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:=@%+,".contains(&b);
     if !text.is_empty() && text.bytes().all(plain) {
@@ -40,7 +54,11 @@ fn shell_quote(value: &Jinja) -> Result<String, Error> {
 fn to_json(value: &Jinja, kwargs: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
     kwargs.assert_all_used()?;
-    let text = if indent.is_some_and(|n| n > 0) { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
+    let text = if indent.is_some_and(|n| n > 0) {
+        serde_json::to_string_pretty(value)
+    } else {
+        serde_json::to_string(value)
+    };
     text.map_err(|error| invalid(format!("tojson: {error}")))
 }
 
@@ -113,17 +131,35 @@ impl Date {
     fn shifted(&self, kwargs: &Kwargs, sign: i64) -> Result<Jinja, Error> {
         let overflow = || invalid("a date outside of what can be represented");
         let mut at = self.0;
-        for (unit, seconds) in [("weeks", 604_800), ("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1)] {
+        for (unit, seconds) in [
+            ("weeks", 604_800),
+            ("days", 86_400),
+            ("hours", 3_600),
+            ("minutes", 60),
+            ("seconds", 1),
+        ] {
             if let Some(n) = kwargs.get::<Option<i64>>(unit)? {
-                let shift = n.checked_mul(seconds * sign).and_then(Duration::try_seconds).ok_or_else(overflow)?;
+                let shift = n
+                    .checked_mul(seconds * sign)
+                    .and_then(Duration::try_seconds)
+                    .ok_or_else(overflow)?;
                 at = at.checked_add_signed(shift).ok_or_else(overflow)?;
             }
         }
         let months = kwargs.get::<Option<i32>>("months")?.unwrap_or(0);
         let years = kwargs.get::<Option<i32>>("years")?.unwrap_or(0);
-        let months = years.checked_mul(12).and_then(|y| y.checked_add(months)).ok_or_else(overflow)? * sign as i32;
+        let months = years
+            .checked_mul(12)
+            .and_then(|y| y.checked_add(months))
+            .ok_or_else(overflow)?
+            * sign as i32;
         let by = chrono::Months::new(months.unsigned_abs());
-        at = if months < 0 { at.checked_sub_months(by) } else { at.checked_add_months(by) }.ok_or_else(overflow)?;
+        at = if months < 0 {
+            at.checked_sub_months(by)
+        } else {
+            at.checked_add_months(by)
+        }
+        .ok_or_else(overflow)?;
         kwargs.assert_all_used()?;
         Ok(Self::value(at))
     }
@@ -149,7 +185,12 @@ impl Object for Date {
         })
     }
 
-    fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, name: &str, args: &[Jinja]) -> Result<Jinja, Error> {
+    fn call_method(
+        self: &Arc<Self>,
+        _: &mut State<'_, '_>,
+        name: &str,
+        args: &[Jinja],
+    ) -> Result<Jinja, Error> {
         match name {
             "strftime" => {
                 let (format,): (&str,) = from_args(args)?;
@@ -161,13 +202,19 @@ impl Object for Date {
             }
             "in_timezone" | "in_tz" => {
                 let (zone, format): (&str, Option<&str>) = from_args(args)?;
-                let timezone: chrono_tz::Tz =
-                    zone.parse().map_err(|_| invalid(format!("{zone:?} is no time zone")))?;
+                let timezone: chrono_tz::Tz = zone
+                    .parse()
+                    .map_err(|_| invalid(format!("{zone:?} is no time zone")))?;
                 let format = format.unwrap_or("%Y-%m-%dT%H:%M:%S%:z");
                 let items = StrftimeItems::new(format)
                     .parse()
                     .map_err(|_| invalid(format!("{format:?} is no date format (see strftime)")))?;
-                Ok(Jinja::from(self.0.with_timezone(&timezone).format_with_items(items.iter()).to_string()))
+                Ok(Jinja::from(
+                    self.0
+                        .with_timezone(&timezone)
+                        .format_with_items(items.iter())
+                        .to_string(),
+                ))
             }
             "isoformat" | "to_iso8601_string" => Ok(Jinja::from(self.ts())),
             "date" | "to_date_string" => Ok(Jinja::from(self.ds())),
@@ -184,7 +231,9 @@ impl Object for Date {
     }
 
     fn custom_cmp(self: &Arc<Self>, other: &minijinja::value::DynObject) -> Option<Ordering> {
-        other.downcast_ref::<Self>().map(|other| self.0.cmp(&other.0))
+        other
+            .downcast_ref::<Self>()
+            .map(|other| self.0.cmp(&other.0))
     }
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -37,7 +37,11 @@ impl Object for Root {
             return Some(json(value));
         }
         let context = &self.context;
-        let text = |format: fn(&Date) -> String| context.logical_date.map(|at| Jinja::from(format(&Date::of(at))));
+        let text = |format: fn(&Date) -> String| {
+            context
+                .logical_date
+                .map(|at| Jinja::from(format(&Date::of(at))))
+        };
         Some(match key {
             "ds" => text(Date::ds)?,
             "ds_nodash" => text(Date::ds_nodash)?,
@@ -57,7 +61,13 @@ impl Object for Root {
             "ti" | "task_instance" => Jinja::from_object(TaskInstance(context.clone())),
             "dag_run" => Jinja::from_object(DagRun(context.clone())),
             "var" => Jinja::from_pairs([("value", false), ("json", true)].map(|(name, parsed)| {
-                (name, Jinja::from_object(Variables { context: context.clone(), parsed }))
+                (
+                    name,
+                    Jinja::from_object(Variables {
+                        context: context.clone(),
+                        parsed,
+                    }),
+                )
             })),
             "conn" => Jinja::from_object(Connections(context.clone())),
             "macros" => Jinja::from_object(Macros),
@@ -111,12 +121,21 @@ impl Object for TaskInstance {
         })
     }
 
-    fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, name: &str, args: &[Jinja]) -> Result<Jinja, Error> {
+    fn call_method(
+        self: &Arc<Self>,
+        _: &mut State<'_, '_>,
+        name: &str,
+        args: &[Jinja],
+    ) -> Result<Jinja, Error> {
         if name != "xcom_pull" {
             return Err(unknown_method("ti", name, "xcom_pull"));
         }
-        let (task_ids, key, map_indexes, kwargs): (Option<Jinja>, Option<Jinja>, Option<Jinja>, Kwargs) =
-            from_args(args)?;
+        let (task_ids, key, map_indexes, kwargs): (
+            Option<Jinja>,
+            Option<Jinja>,
+            Option<Jinja>,
+            Kwargs,
+        ) = from_args(args)?;
         let argument = |positional: Option<Jinja>, name: &str| match positional {
             Some(value) => Ok(Some(value)),
             None => kwargs.get::<Option<Jinja>>(name),
@@ -127,14 +146,19 @@ impl Object for TaskInstance {
         let map_indexes = argument(map_indexes, "map_indexes")?.filter(given);
         let default = argument(None, "default")?.unwrap_or_else(|| Jinja::from(()));
         kwargs.assert_all_used()?;
-        let task_ids =
-            task_ids.ok_or_else(|| invalid("ti.xcom_pull needs the id of a task, as in ti.xcom_pull('extract')"))?;
+        let task_ids = task_ids.ok_or_else(|| {
+            invalid("ti.xcom_pull needs the id of a task, as in ti.xcom_pull('extract')")
+        })?;
         let key = match &key {
             None => "return_value",
-            Some(key) => key.as_str().ok_or_else(|| invalid(format!("ti.xcom_pull: key has to be a string, not {key}")))?,
+            Some(key) => key.as_str().ok_or_else(|| {
+                invalid(format!("ti.xcom_pull: key has to be a string, not {key}"))
+            })?,
         };
         let pull = |task: &Jinja| -> Result<Jinja, Error> {
-            let task = task.as_str().ok_or_else(|| invalid(format!("ti.xcom_pull: {task} is no task id")))?;
+            let task = task
+                .as_str()
+                .ok_or_else(|| invalid(format!("ti.xcom_pull: {task} is no task id")))?;
             let one = |index: Option<i32>| -> Result<Jinja, Error> {
                 let value = self.0.xcoms.pull(task, key, index).map_err(invalid)?;
                 Ok(value.map_or_else(|| default.clone(), json))
@@ -142,9 +166,10 @@ impl Object for TaskInstance {
             match &map_indexes {
                 None => one(None),
                 Some(index) if index.is_integer() => one(Some(i32::try_from(index.clone())?)),
-                Some(indexes) => {
-                    indexes.try_iter()?.map(|index| one(Some(i32::try_from(index)?))).collect()
-                }
+                Some(indexes) => indexes
+                    .try_iter()?
+                    .map(|index| one(Some(i32::try_from(index)?)))
+                    .collect(),
             }
         };
         match task_ids.as_str() {
@@ -167,9 +192,13 @@ impl Variables {
             return Ok(None);
         };
         Ok(Some(match (value, self.parsed) {
-            (Value::String(text), true) => json(serde_json::from_str::<Value>(text).map_err(|error| {
-                invalid(format!("the variable {name:?} is not JSON ({error}); read it as var.value.{name}"))
-            })?),
+            (Value::String(text), true) => {
+                json(serde_json::from_str::<Value>(text).map_err(|error| {
+                    invalid(format!(
+                        "the variable {name:?} is not JSON ({error}); read it as var.value.{name}"
+                    ))
+                })?)
+            }
             (Value::String(text), false) => Jinja::from(text.as_str()),
             (value, true) => json(value),
             (value, false) => Jinja::from(value.to_string()),
@@ -180,15 +209,24 @@ impl Variables {
 impl Object for Variables {
     fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
         // An error travels inside the value and shows when it is used.
-        self.get(key.as_str()?).unwrap_or_else(|error| Some(Jinja::from(error)))
+        self.get(key.as_str()?)
+            .unwrap_or_else(|error| Some(Jinja::from(error)))
     }
 
-    fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, name: &str, args: &[Jinja]) -> Result<Jinja, Error> {
+    fn call_method(
+        self: &Arc<Self>,
+        _: &mut State<'_, '_>,
+        name: &str,
+        args: &[Jinja],
+    ) -> Result<Jinja, Error> {
         if name != "get" {
             return Err(unknown_method("var.value", name, "get"));
         }
         let (name, default): (&str, Option<Jinja>) = from_args(args)?;
-        Ok(self.get(name)?.or(default).unwrap_or_else(|| Jinja::from(())))
+        Ok(self
+            .get(name)?
+            .or(default)
+            .unwrap_or_else(|| Jinja::from(())))
     }
 }
 
@@ -212,12 +250,20 @@ impl Object for Connections {
         Some(json(conn))
     }
 
-    fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, name: &str, args: &[Jinja]) -> Result<Jinja, Error> {
+    fn call_method(
+        self: &Arc<Self>,
+        _: &mut State<'_, '_>,
+        name: &str,
+        args: &[Jinja],
+    ) -> Result<Jinja, Error> {
         if name != "get" {
             return Err(unknown_method("conn", name, "get"));
         }
         let (id, default): (Jinja, Option<Jinja>) = from_args(args)?;
-        Ok(self.get_value(&id).or(default).unwrap_or_else(|| Jinja::from(())))
+        Ok(self
+            .get_value(&id)
+            .or(default)
+            .unwrap_or_else(|| Jinja::from(())))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Rendering within bounds.
 
-use super::{TemplateContext, TemplateError, analysis, env::environment, is_template, objects::Root};
+use super::{
+    TemplateContext, TemplateError, analysis, env::environment, is_template, objects::Root,
+};
 use minijinja::Value as Jinja;
 use serde_json::{Map, Value};
 use std::{borrow::Cow, io};
@@ -18,7 +20,10 @@ pub struct Renderer {
 impl Renderer {
     pub fn new(context: TemplateContext) -> Self {
         let context = std::sync::Arc::new(context);
-        Self { root: Root::value(context.clone(), Map::new()), context }
+        Self {
+            root: Root::value(context.clone(), Map::new()),
+            context,
+        }
     }
 
     /// The text with its templates filled in; a text without any is given back as it is, at once.
@@ -29,7 +34,9 @@ impl Renderer {
         let explain = |error: minijinja::Error| TemplateError::of(&error, text);
         let template = environment().template_from_str(text).map_err(explain)?;
         let mut output = Bounded(Vec::with_capacity(text.len()));
-        template.render_captured_to(self.root.clone(), &mut output).map_err(explain)?;
+        template
+            .render_captured_to(self.root.clone(), &mut output)
+            .map_err(explain)?;
         String::from_utf8(output.0)
             .map(Cow::Owned)
             .map_err(|_| TemplateError::new("the template's output is not UTF-8"))
@@ -38,11 +45,15 @@ impl Renderer {
     /// Like [`Self::render`], but a text that is exactly one `{{ … }}` gives the value itself, whatever its type.
     pub fn render_native(&self, text: &str) -> Result<Value, TemplateError> {
         match analysis::only_expression(text) {
-            Some((start, expression)) => evaluate(expression, self.root.clone()).map_err(|mut error| {
-                error.offset = error.offset.map(|offset| offset + start);
-                error
-            }),
-            None => self.render(text).map(|text| Value::String(text.into_owned())),
+            Some((start, expression)) => {
+                evaluate(expression, self.root.clone()).map_err(|mut error| {
+                    error.offset = error.offset.map(|offset| offset + start);
+                    error
+                })
+            }
+            None => self
+                .render(text)
+                .map(|text| Value::String(text.into_owned())),
         }
     }
 
@@ -50,28 +61,47 @@ impl Renderer {
     pub fn render_value(&self, value: &Value) -> Result<Value, TemplateError> {
         Ok(match value {
             Value::String(text) => self.render_native(text)?,
-            Value::Array(items) => Value::Array(items.iter().map(|v| self.render_value(v)).collect::<Result<_, _>>()?),
+            Value::Array(items) => Value::Array(
+                items
+                    .iter()
+                    .map(|v| self.render_value(v))
+                    .collect::<Result<_, _>>()?,
+            ),
             Value::Object(map) => Value::Object(
-                map.iter().map(|(k, v)| Ok((k.clone(), self.render_value(v)?))).collect::<Result<_, TemplateError>>()?,
+                map.iter()
+                    .map(|(k, v)| Ok((k.clone(), self.render_value(v)?)))
+                    .collect::<Result<_, TemplateError>>()?,
             ),
             other => other.clone(),
         })
     }
 
     /// The value of a bare expression (no `{{ }}`) that sees `extra` beside the usual names.
-    pub fn eval(&self, expression: &str, extra: Map<String, Value>) -> Result<Value, TemplateError> {
+    pub fn eval(
+        &self,
+        expression: &str,
+        extra: Map<String, Value>,
+    ) -> Result<Value, TemplateError> {
         evaluate(expression, Root::value(self.context.clone(), extra))
     }
 }
 
 fn evaluate(expression: &str, root: Jinja) -> Result<Value, TemplateError> {
     let explain = |error: minijinja::Error| TemplateError::of(&error, expression);
-    let value = environment().compile_expression(expression).map_err(explain)?.eval(root).map_err(explain)?;
+    let value = environment()
+        .compile_expression(expression)
+        .map_err(explain)?
+        .eval(root)
+        .map_err(explain)?;
     if value.is_undefined() {
-        return Err(TemplateError::new(format!("`{}` is undefined", expression.trim())));
+        return Err(TemplateError::new(format!(
+            "`{}` is undefined",
+            expression.trim()
+        )));
     }
-    serde_json::to_value(&value)
-        .map_err(|error| TemplateError::new(format!("`{}` is no JSON value: {error}", expression.trim())))
+    serde_json::to_value(&value).map_err(|error| {
+        TemplateError::new(format!("`{}` is no JSON value: {error}", expression.trim()))
+    })
 }
 
 /// A buffer that refuses to grow beyond [`MAX_OUTPUT`].

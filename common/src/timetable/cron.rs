@@ -26,7 +26,9 @@ pub const PRESETS: [(&str, &str); 8] = [
 /// Whether this is a cron expression of 5 fields, or of 6 (the sixth, as in Airflow, is seconds), that ever fires.
 pub fn check_cron(expression: &str) -> Result<(), String> {
     let cron = compile(expression)?;
-    let year_2000 = DateTime::from_timestamp(946_684_800, 0).unwrap_or_default().naive_utc();
+    let year_2000 = DateTime::from_timestamp(946_684_800, 0)
+        .unwrap_or_default()
+        .naive_utc();
     match cron.find_next_occurrence(&year_2000, true) {
         // Leap days on one weekday come every 28 years; anything rarer does not exist.
         Ok(next) if next - year_2000 < Duration::days(366 * 60) => Ok(()),
@@ -40,7 +42,11 @@ fn compile(expression: &str) -> Result<Cron, String> {
         5 => {}
         // croner wants the seconds first.
         6 => fields.rotate_right(1),
-        n => return Err(format!("it has {n} fields, not 5 (minute hour day month weekday) or 6 (… second)")),
+        n => {
+            return Err(format!(
+                "it has {n} fields, not 5 (minute hour day month weekday) or 6 (… second)"
+            ));
+        }
     }
     CronParser::builder()
         .seconds(Seconds::Optional)
@@ -72,7 +78,11 @@ impl CronTicks {
     pub(super) fn after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let local = after.with_timezone(&self.timezone);
         if self.fires_every_hour {
-            return self.cron.find_next_occurrence(&local, false).ok().map(|tick| tick.to_utc());
+            return self
+                .cron
+                .find_next_occurrence(&local, false)
+                .ok()
+                .map(|tick| tick.to_utc());
         }
         // Times of day up to `slack` before the local time can fire after it, because a clock change moves them.
         let slack = self.clock_change_around(after);
@@ -99,7 +109,11 @@ impl CronTicks {
     pub(super) fn before(&self, before: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let local = before.with_timezone(&self.timezone);
         if self.fires_every_hour {
-            return self.cron.find_previous_occurrence(&local, false).ok().map(|tick| tick.to_utc());
+            return self
+                .cron
+                .find_previous_occurrence(&local, false)
+                .ok()
+                .map(|tick| tick.to_utc());
         }
         let slack = self.clock_change_around(before);
         // croner's search is by whole seconds, and exclusive: a second more covers the fraction.
@@ -108,7 +122,9 @@ impl CronTicks {
         loop {
             at = self.cron.find_previous_occurrence(&at, false).ok()?;
             let reach = slack.max(Duration::hours(26));
-            if last.is_some_and(|last| at + reach < last.with_timezone(&self.timezone).naive_local()) {
+            if last
+                .is_some_and(|last| at + reach < last.with_timezone(&self.timezone).naive_local())
+            {
                 return last;
             }
             let tick = instant(self.timezone, at)?;
@@ -125,7 +141,12 @@ impl CronTicks {
     /// By how much the clock changes within about a day of an instant.
     fn clock_change_around(&self, at: DateTime<Utc>) -> Duration {
         let offset = |at: DateTime<Utc>| {
-            i64::from(at.with_timezone(&self.timezone).offset().fix().local_minus_utc())
+            i64::from(
+                at.with_timezone(&self.timezone)
+                    .offset()
+                    .fix()
+                    .local_minus_utc(),
+            )
         };
         let near = Duration::hours(25);
         let (before, here, after) = (offset(at - near), offset(at), offset(at + near));
@@ -144,7 +165,10 @@ pub(super) fn instant(timezone: Tz, local: NaiveDateTime) -> Option<DateTime<Utc
                 LocalResult::Single(at) | LocalResult::Ambiguous(_, at) => at,
                 LocalResult::None => return None,
             };
-            Some(DateTime::from_naive_utc_and_offset(local - before.offset().fix(), Utc))
+            Some(DateTime::from_naive_utc_and_offset(
+                local - before.offset().fix(),
+                Utc,
+            ))
         }
     }
 }

@@ -10,7 +10,9 @@ fn table(mut spec: Value) -> Timetable {
     spec["dag_id"] = json!("d");
     spec["tasks"] = json!([]);
     let spec: DagSpec = serde_json::from_value(spec).unwrap();
-    Timetable::of(&spec, at("2026-01-15T10:00:00Z")).unwrap().unwrap()
+    Timetable::of(&spec, at("2026-01-15T10:00:00Z"))
+        .unwrap()
+        .unwrap()
 }
 
 /// Local times at which a cron expression fires after an instant, with their offsets.
@@ -19,7 +21,11 @@ fn ticks(cron: &str, timezone: &str, after: &str, n: usize) -> Vec<String> {
     let ticks = CronTicks::new(cron, timezone).unwrap();
     std::iter::successors(ticks.after(at(after)), |tick| ticks.after(*tick))
         .take(n)
-        .map(|tick| tick.with_timezone(&timezone).format("%d %H:%M %z").to_string())
+        .map(|tick| {
+            tick.with_timezone(&timezone)
+                .format("%d %H:%M %z")
+                .to_string()
+        })
         .collect()
 }
 
@@ -48,14 +54,26 @@ fn ticks(cron: &str, timezone: &str, after: &str, n: usize) -> Vec<String> {
 #[case("0 12 L * *", "UTC", "2026-02-01T00:00:00Z", &["28 12:00 +0000", "31 12:00 +0000"])]
 #[case("0 12 * * 5#2", "UTC", "2026-02-01T00:00:00Z", &["13 12:00 +0000", "13 12:00 +0000"])]
 #[case("0 0 1 * 1", "UTC", "2026-01-01T01:00:00Z", &["05 00:00 +0000", "12 00:00 +0000", "19 00:00 +0000", "26 00:00 +0000", "01 00:00 +0000"])]
-fn cron_ticks(#[case] cron: &str, #[case] timezone: &str, #[case] after: &str, #[case] expected: &[&str]) {
-    assert_eq!(ticks(cron, timezone, after, expected.len()), expected, "{cron} in {timezone}");
+fn cron_ticks(
+    #[case] cron: &str,
+    #[case] timezone: &str,
+    #[case] after: &str,
+    #[case] expected: &[&str],
+) {
+    assert_eq!(
+        ticks(cron, timezone, after, expected.len()),
+        expected,
+        "{cron} in {timezone}"
+    );
 }
 
 #[test]
 fn seconds_are_the_sixth_field() {
     let ticks = CronTicks::new("* * * * * */20", chrono_tz::UTC).unwrap();
-    assert_eq!(ticks.after(at("2026-01-01T00:00:05Z")), Some(at("2026-01-01T00:00:20Z")));
+    assert_eq!(
+        ticks.after(at("2026-01-01T00:00:05Z")),
+        Some(at("2026-01-01T00:00:20Z"))
+    );
 }
 
 /// `before` is the inverse of `after`, over every clock change of a year in zones of all kinds.
@@ -66,16 +84,35 @@ fn seconds_are_the_sixth_field() {
 #[case("0 * * * *")]
 #[case("0 0 * * *")]
 fn before_inverts_after(#[case] cron: &str) {
-    for zone in ["America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "America/Sao_Paulo", "Africa/Casablanca", "UTC"] {
+    for zone in [
+        "America/New_York",
+        "Europe/Berlin",
+        "Australia/Lord_Howe",
+        "America/Sao_Paulo",
+        "Africa/Casablanca",
+        "UTC",
+    ] {
         let ticks = CronTicks::new(cron, zone.parse().unwrap()).unwrap();
         let mut tick = ticks.after(at("2026-01-01T00:00:00Z")).unwrap();
         for _ in 0..3_000 {
             let next = ticks.after(tick).unwrap();
             assert!(next > tick, "{zone} {tick}");
-            assert_eq!(ticks.before(next), Some(tick), "{cron} in {zone} before {next}");
+            assert_eq!(
+                ticks.before(next),
+                Some(tick),
+                "{cron} in {zone} before {next}"
+            );
             let between = tick + (next - tick) / 2;
-            assert_eq!(ticks.after(between), Some(next), "{cron} in {zone} after {between}");
-            assert_eq!(ticks.before(between), Some(tick), "{cron} in {zone} before {between}");
+            assert_eq!(
+                ticks.after(between),
+                Some(next),
+                "{cron} in {zone} after {between}"
+            );
+            assert_eq!(
+                ticks.before(between),
+                Some(tick),
+                "{cron} in {zone} before {between}"
+            );
             tick = next;
             if tick > at("2027-01-01T00:00:00Z") {
                 break;
@@ -105,14 +142,30 @@ fn presets_are_cron() {
 
 #[test]
 fn a_run_carries_the_interval_before_its_tick() {
-    let table = table(json!({"schedule": {"cron": "0 2 * * *"}, "timezone": "Asia/Seoul", "start_date": "2025-12-31T15:00:00Z"}));
+    let table = table(
+        json!({"schedule": {"cron": "0 2 * * *"}, "timezone": "Asia/Seoul", "start_date": "2025-12-31T15:00:00Z"}),
+    );
     let run = table.next_after(None, at("2026-01-02T00:00:00Z")).unwrap();
     assert_eq!(run.interval_start, at("2025-12-31T17:00:00Z"));
     assert_eq!(run.run_after, at("2026-01-01T17:00:00Z"));
-    assert_eq!((run.logical_date, run.interval_end), (run.interval_start, run.run_after));
-    let exact = Timetable { interval: DataInterval::None, ..table };
+    assert_eq!(
+        (run.logical_date, run.interval_end),
+        (run.interval_start, run.run_after)
+    );
+    let exact = Timetable {
+        interval: DataInterval::None,
+        ..table
+    };
     let run = exact.next_after(None, at("2025-12-01T00:00:00Z")).unwrap();
-    assert_eq!([run.logical_date, run.interval_start, run.interval_end, run.run_after], [at("2025-12-31T17:00:00Z"); 4]);
+    assert_eq!(
+        [
+            run.logical_date,
+            run.interval_start,
+            run.interval_end,
+            run.run_after
+        ],
+        [at("2025-12-31T17:00:00Z"); 4]
+    );
 }
 
 #[test]
@@ -120,8 +173,17 @@ fn catchup_makes_every_run_and_without_it_the_latest() {
     let spec = json!({"schedule": {"cron": "0 0 * * *"}, "start_date": "2026-01-01T00:00:00Z", "end_date": "2026-01-05T00:00:00Z"});
     let mut table = table(spec);
     let now = at("2026-01-04T12:00:00Z");
-    assert_eq!(table.next_after(None, now).unwrap().logical_date, at("2026-01-03T00:00:00Z"));
-    assert_eq!(table.next_after(Some(at("2026-01-04T00:00:00Z")), now).unwrap().run_after, at("2026-01-05T00:00:00Z"));
+    assert_eq!(
+        table.next_after(None, now).unwrap().logical_date,
+        at("2026-01-03T00:00:00Z")
+    );
+    assert_eq!(
+        table
+            .next_after(Some(at("2026-01-04T00:00:00Z")), now)
+            .unwrap()
+            .run_after,
+        at("2026-01-05T00:00:00Z")
+    );
     table.catchup = true;
     let mut last = None;
     let mut days = Vec::new();
@@ -136,40 +198,85 @@ fn catchup_makes_every_run_and_without_it_the_latest() {
 fn without_a_start_date_the_first_tick_after_the_deployment_is_the_first() {
     let table = table(json!({"schedule": {"cron": "0 0 * * *"}}));
     let run = table.next_after(None, at("2026-01-15T11:00:00Z")).unwrap();
-    assert_eq!((run.logical_date, run.run_after), (at("2026-01-15T00:00:00Z"), at("2026-01-16T00:00:00Z")));
+    assert_eq!(
+        (run.logical_date, run.run_after),
+        (at("2026-01-15T00:00:00Z"), at("2026-01-16T00:00:00Z"))
+    );
     // Asked again later, it is still due.
-    assert_eq!(table.next_after(None, at("2026-01-16T08:00:00Z")), Some(run));
+    assert_eq!(
+        table.next_after(None, at("2026-01-16T08:00:00Z")),
+        Some(run)
+    );
 }
 
 #[test]
 fn every() {
     let every = table(json!({"schedule": {"every": "15m"}}));
-    assert_eq!(every.next_after(None, at("2026-01-15T10:01:00Z")).unwrap().run_after, at("2026-01-15T10:15:00Z"));
-    assert_eq!(every.next_after(None, at("2026-01-15T11:50:00Z")).unwrap().run_after, at("2026-01-15T11:45:00Z"));
-    let anchored = table(json!({"schedule": {"every": "1d"}, "start_date": "2026-01-01T08:30:00Z", "catchup": true}));
-    let run = anchored.next_after(None, at("2026-02-01T00:00:00Z")).unwrap();
-    assert_eq!((run.logical_date, run.run_after), (at("2026-01-01T08:30:00Z"), at("2026-01-02T08:30:00Z")));
-    assert_eq!(anchored.tick_before(at("2026-01-01T08:30:00Z")), Some(at("2025-12-31T08:30:00Z")));
+    assert_eq!(
+        every
+            .next_after(None, at("2026-01-15T10:01:00Z"))
+            .unwrap()
+            .run_after,
+        at("2026-01-15T10:15:00Z")
+    );
+    assert_eq!(
+        every
+            .next_after(None, at("2026-01-15T11:50:00Z"))
+            .unwrap()
+            .run_after,
+        at("2026-01-15T11:45:00Z")
+    );
+    let anchored = table(
+        json!({"schedule": {"every": "1d"}, "start_date": "2026-01-01T08:30:00Z", "catchup": true}),
+    );
+    let run = anchored
+        .next_after(None, at("2026-02-01T00:00:00Z"))
+        .unwrap();
+    assert_eq!(
+        (run.logical_date, run.run_after),
+        (at("2026-01-01T08:30:00Z"), at("2026-01-02T08:30:00Z"))
+    );
+    assert_eq!(
+        anchored.tick_before(at("2026-01-01T08:30:00Z")),
+        Some(at("2025-12-31T08:30:00Z"))
+    );
 }
 
 #[test]
 fn once() {
     let once = table(json!({"schedule": "once", "start_date": "2026-03-01T00:00:00Z"}));
     let run = once.next_after(None, at("2026-01-01T00:00:00Z")).unwrap();
-    assert_eq!((run.logical_date, run.run_after), (at("2026-03-01T00:00:00Z"), at("2026-03-01T00:00:00Z")));
-    assert_eq!(once.next_after(Some(run.run_after), at("2026-04-01T00:00:00Z")), None);
+    assert_eq!(
+        (run.logical_date, run.run_after),
+        (at("2026-03-01T00:00:00Z"), at("2026-03-01T00:00:00Z"))
+    );
+    assert_eq!(
+        once.next_after(Some(run.run_after), at("2026-04-01T00:00:00Z")),
+        None
+    );
     let undated = table(json!({"schedule": "once"}));
-    assert_eq!(undated.next_after(None, at("2026-02-01T00:00:00Z")).unwrap().run_after, at("2026-01-15T10:00:00Z"));
+    assert_eq!(
+        undated
+            .next_after(None, at("2026-02-01T00:00:00Z"))
+            .unwrap()
+            .run_after,
+        at("2026-01-15T10:00:00Z")
+    );
 }
 
 #[test]
 fn backfills_and_runs_by_hand() {
     let table = table(json!({"schedule": {"cron": "0 0 * * *"}}));
-    let runs: Vec<_> = table.runs_between(at("2025-06-01T00:00:00Z"), at("2025-06-03T00:00:00Z")).collect();
+    let runs: Vec<_> = table
+        .runs_between(at("2025-06-01T00:00:00Z"), at("2025-06-03T00:00:00Z"))
+        .collect();
     assert_eq!(runs.len(), 3);
     assert_eq!(runs[2].run_after, at("2025-06-04T00:00:00Z"));
     let interval = table.manual_interval(at("2026-05-05T17:00:00Z"));
-    assert_eq!(interval, (at("2026-05-04T00:00:00Z"), at("2026-05-05T00:00:00Z")));
+    assert_eq!(
+        interval,
+        (at("2026-05-04T00:00:00Z"), at("2026-05-05T00:00:00Z"))
+    );
 }
 
 #[test]
@@ -177,7 +284,11 @@ fn manual_dags_have_none_and_zero_is_refused() {
     let spec = |schedule: Value| -> DagSpec {
         serde_json::from_value(json!({"dag_id": "d", "tasks": [], "schedule": schedule})).unwrap()
     };
-    assert!(Timetable::of(&spec(json!("manual")), at("2026-01-01T00:00:00Z")).unwrap().is_none());
+    assert!(
+        Timetable::of(&spec(json!("manual")), at("2026-01-01T00:00:00Z"))
+            .unwrap()
+            .is_none()
+    );
     assert!(Timetable::of(&spec(json!({"every": "0s"})), at("2026-01-01T00:00:00Z")).is_err());
 }
 
@@ -190,5 +301,8 @@ fn manual_dags_have_none_and_zero_is_refused() {
 #[case("2026-13-01", "UTC", None)]
 #[case("yesterday", "UTC", None)]
 fn dates(#[case] text: &str, #[case] timezone: &str, #[case] expected: Option<&str>) {
-    assert_eq!(parse_date(text, timezone.parse().unwrap()), expected.map(at));
+    assert_eq!(
+        parse_date(text, timezone.parse().unwrap()),
+        expected.map(at)
+    );
 }

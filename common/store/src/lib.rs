@@ -2,16 +2,20 @@
 //!
 //! [`Store`] is what the scheduler, the API and the CLI use. A backend (`store-postgres`, `store-sqlite`) implements the
 //! primitive statements of [`Backend`] and [`Tx`], where all SQL lives, and the queries of [`Reads`]; the transactions
-//! themselves are written once, in [`transactions`], for every backend.
+//! themselves are written once, in `transactions`, for every backend.
 
 mod error;
-mod limits;
+mod plans;
 mod reads;
 mod records;
+mod store;
+mod transactions;
 mod tx;
 
 pub use error::{StoreError, StoreResult};
-pub use limits::{LimitKey, LimitRow};
+pub use gristmill_common::limit::{LimitKey, LimitRow};
+pub use plans::PlanCache;
 pub use reads::Reads;
 pub use records::*;
+pub use store::{Applied, DispatchContext, Store, Triggered};
 pub use tx::{Backend, Tx};

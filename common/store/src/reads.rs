@@ -126,7 +126,7 @@ pub trait Reads: Send + Sync {
     async fn unclaimed(&self, margin: Duration, max: i64) -> StoreResult<Vec<OutDispatch>>;
     /// Makes a bounced dispatch due for the search for its holder: sets `claim_by` to now, if it is still queued with this fence.
     async fn expire_claim(&self, bounced: &[Dispatch]) -> StoreResult<()>;
-    /// Dispatches in `queued` or `running` that this incarnation started, or all of state `running` (None).
+    /// Dispatches that are out (`queued` or `running`): those that this incarnation started, or all (None).
     async fn out_dispatches(&self, worker: Option<&str>) -> StoreResult<Vec<OutDispatch>>;
     /// Every dispatch that is out in this run.
     async fn out_in_run(&self, run: RunPk) -> StoreResult<Vec<OutDispatch>>;

@@ -54,7 +54,7 @@ pub trait Tx: Send {
     // ---- Runs
 
     /// Inserts a run in state `queued` and tells schedulers (NOTIFY at commit). `Exists` when the DAG has this run id, or a
-    /// scheduled run of this logical date.
+    /// scheduled run of this logical date; the transaction goes on.
     async fn insert_run(&mut self, run: &NewRun) -> StoreResult<RunPk>;
 
     /// An earlier request's run under this idempotency key of the DAG, with the hash of that request; keys older than 24 h
@@ -73,7 +73,7 @@ pub trait Tx: Send {
     /// oldest first; at most `max`. Takes no locks.
     async fn startable_runs(&mut self, max: i64) -> StoreResult<Vec<RunPk>>;
 
-    /// Writes all mutable columns of locked runs. An ended run is announced (NOTIFY at commit).
+    /// Writes all mutable columns of locked runs. A run that ended, or is being stopped, is announced (NOTIFY at commit).
     async fn update_runs(&mut self, runs: &[RunRow]) -> StoreResult<()>;
 
     /// Keys of running runs that were asked to stop and have instances left, and of those whose `dagrun_timeout` (kept as
@@ -91,7 +91,7 @@ pub trait Tx: Send {
     /// Nodes (`map_index` -1) of tasks in runs that the transaction has locked.
     async fn load_nodes(&mut self, nodes: &[(RunPk, TaskIdx)]) -> StoreResult<Vec<TiRow>>;
 
-    /// All instances of a run that have not ended.
+    /// All instances of a run that have not ended; hidden nodes of expanded tasks are left out.
     async fn load_unfinished(&mut self, run: RunPk) -> StoreResult<Vec<TiRow>>;
 
     /// Runs of these instances (no locks): what has to be locked before they are loaded.

@@ -60,11 +60,17 @@ impl Analysis {
     pub(super) fn new(known: &[&str]) -> Self {
         let globals = environment().globals().map(|(name, _)| name.to_owned());
         let known = known.iter().map(|name| (*name).to_owned());
-        Self { scopes: vec![globals.chain(known).collect()], ..Self::default() }
+        Self {
+            scopes: vec![globals.chain(known).collect()],
+            ..Self::default()
+        }
     }
 
     pub(super) fn refs(&self) -> Refs {
-        let mut refs = Refs { dynamic_pull: self.dynamic_pull, ..Refs::default() };
+        let mut refs = Refs {
+            dynamic_pull: self.dynamic_pull,
+            ..Refs::default()
+        };
         for pull in &self.pulls {
             match &pull.key {
                 Some(key) => drop(refs.xcom_pulls.insert((pull.task_id.clone(), key.clone()))),
@@ -110,7 +116,9 @@ impl Analysis {
     }
 
     fn statements(&mut self, statements: &[Stmt<'_>]) {
-        statements.iter().for_each(|statement| self.statement(statement));
+        statements
+            .iter()
+            .for_each(|statement| self.statement(statement));
     }
 
     pub(super) fn statement(&mut self, statement: &Stmt<'_>) {
@@ -191,7 +199,10 @@ impl Analysis {
     fn arguments(&mut self, args: &[CallArg<'_>]) {
         for arg in args {
             match arg {
-                CallArg::Pos(e) | CallArg::Kwarg(_, e) | CallArg::PosSplat(e) | CallArg::KwargSplat(e) => {
+                CallArg::Pos(e)
+                | CallArg::Kwarg(_, e)
+                | CallArg::PosSplat(e)
+                | CallArg::KwargSplat(e) => {
                     self.expression(e);
                 }
             }
@@ -204,16 +215,23 @@ impl Analysis {
             Expr::Const(_) => {}
             Expr::Slice(s) => {
                 self.expression(&s.expr);
-                [&s.start, &s.stop, &s.step].into_iter().flatten().for_each(|e| self.expression(e));
+                [&s.start, &s.stop, &s.step]
+                    .into_iter()
+                    .flatten()
+                    .for_each(|e| self.expression(e));
             }
             Expr::UnaryOp(u) => self.expression(&u.expr),
-            Expr::BinOp(b) => [&b.left, &b.right].into_iter().for_each(|e| self.expression(e)),
+            Expr::BinOp(b) => [&b.left, &b.right]
+                .into_iter()
+                .for_each(|e| self.expression(e)),
             Expr::Compare(c) => {
                 self.expression(&c.expr);
                 c.ops.iter().for_each(|op| self.expression(&op.expr));
             }
             Expr::IfExpr(i) => {
-                [&i.test_expr, &i.true_expr].into_iter().for_each(|e| self.expression(e));
+                [&i.test_expr, &i.true_expr]
+                    .into_iter()
+                    .for_each(|e| self.expression(e));
                 i.false_expr.iter().for_each(|e| self.expression(e));
             }
             Expr::Filter(f) => {
@@ -221,7 +239,10 @@ impl Analysis {
                 self.arguments(&f.args);
                 let missing = environment().empty_state().apply_filter(f.name, &[]);
                 if missing.is_err_and(|error| error.kind() == ErrorKind::UnknownFilter) {
-                    self.problems.push((format!("there is no filter {:?}", f.name), range(f.span()).start));
+                    self.problems.push((
+                        format!("there is no filter {:?}", f.name),
+                        range(f.span()).start,
+                    ));
                 }
             }
             Expr::Test(t) => {
@@ -229,13 +250,20 @@ impl Analysis {
                 self.arguments(&t.args);
                 let missing = environment().empty_state().perform_test(t.name, &[]);
                 if missing.is_err_and(|error| error.kind() == ErrorKind::UnknownTest) {
-                    self.problems.push((format!("there is no test {:?}", t.name), range(t.span()).start));
+                    self.problems.push((
+                        format!("there is no test {:?}", t.name),
+                        range(t.span()).start,
+                    ));
                 }
             }
             Expr::Call(c) => self.call(c, c.span()),
             Expr::List(l) => l.items.iter().for_each(|e| self.expression(e)),
             Expr::Tuple(t) => t.items.iter().for_each(|e| self.expression(e)),
-            Expr::Map(m) => m.keys.iter().chain(&m.values).for_each(|e| self.expression(e)),
+            Expr::Map(m) => m
+                .keys
+                .iter()
+                .chain(&m.values)
+                .for_each(|e| self.expression(e)),
         }
     }
 
@@ -252,7 +280,12 @@ impl Analysis {
                     base = &get.expr;
                 }
                 Expr::GetItem(get) => {
-                    match get.subscript_expr.as_const().as_ref().and_then(|value| value.as_str()) {
+                    match get
+                        .subscript_expr
+                        .as_const()
+                        .as_ref()
+                        .and_then(|value| value.as_str())
+                    {
                         Some(name) => fields.push(name.to_owned()),
                         None => {
                             // What is looked up in the unknown field says nothing about the root.
@@ -268,7 +301,13 @@ impl Analysis {
                         fields.reverse();
                         let root = var.id.to_owned();
                         let at = range(var.span()).start..end;
-                        self.references.push(Reference { root, fields, dynamic, called: called && !dynamic, at });
+                        self.references.push(Reference {
+                            root,
+                            fields,
+                            dynamic,
+                            called: called && !dynamic,
+                            at,
+                        });
                     }
                     return;
                 }
@@ -310,7 +349,10 @@ impl Analysis {
         let is_lookup = self.references.last().is_some_and(|last| {
             last.called
                 && last.fields.last().is_some_and(|field| field == "get")
-                && matches!((last.root.as_str(), last.fields.len()), ("var", 2) | ("conn", 1))
+                && matches!(
+                    (last.root.as_str(), last.fields.len()),
+                    ("var", 2) | ("conn", 1)
+                )
         });
         let Some(CallArg::Pos(name)) = call.args.first().filter(|_| is_lookup) else {
             return;
@@ -349,7 +391,11 @@ impl Analysis {
             Some(Some(value)) if value.is_none() => Some("return_value".to_owned()),
             Some(value) => value.and_then(|value| value.as_str().map(str::to_owned)),
         };
-        let one = |this: &mut Self, id: &Expr<'_>| match id.as_const().as_ref().and_then(|v| v.as_str()) {
+        let one = |this: &mut Self, id: &Expr<'_>| match id
+            .as_const()
+            .as_ref()
+            .and_then(|v| v.as_str())
+        {
             Some(task_id) => this.pulls.push(Pull {
                 task_id: task_id.to_owned(),
                 key: key.clone(),

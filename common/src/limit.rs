@@ -1,6 +1,6 @@
 //! Limits as rows: each has a cap and what is used of it, and is spent by `used + n <= cap`.
 
-use gristmill_common::ids::RunPk;
+use crate::ids::RunPk;
 use serde::{Deserialize, Serialize};
 
 /// Names one limit. The order is the order in which limits are locked.

@@ -1,0 +1,24 @@
+//! The scheduling core: commands in, decisions out.
+//!
+//! A transaction loads rows into a [`WorkingSet`], applies [`Command`]s to it, lets it settle (counters, trigger rules,
+//! skips that cascade), dispatches what fits the limits, and writes what changed. Everything here is pure; which rows are
+//! still missing is answered, not fetched.
+
+mod apply;
+mod command;
+mod compose;
+mod dispatch;
+mod expand;
+mod plan;
+mod settle;
+mod start;
+mod working_set;
+
+pub use command::Command;
+pub use compose::{ComposeError, XcomPull, compose};
+pub use dispatch::{dispatch, dispatch_limits};
+pub use expand::{MAX_MAP_LENGTH, expand, expansion_values};
+pub use plan::Plan;
+pub use settle::{Missing, settle};
+pub use start::start_run;
+pub use working_set::{Change, WorkingSet};

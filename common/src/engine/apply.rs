@@ -1,0 +1,307 @@
+//! Applies commands to a working set. What is stale (an older fence, a state that does not allow it) changes nothing.
+
+use super::{Command, WorkingSet};
+use crate::{
+    ids::{Dispatch, RunPk, TiPk},
+    limit::LimitKey,
+    message::{Ending, Finished, Started},
+    retry::{self, RetryIdentity},
+    row::{AttemptRow, TiRow, XcomRow},
+    state::{RunState, TaskState},
+    transition::{self, Refused},
+};
+use chrono::Duration;
+
+impl WorkingSet {
+    /// Applies one command. All rows that it names are loaded.
+    pub fn apply(&mut self, command: &Command) {
+        let applied = match command {
+            Command::Started(event) => self.started(event),
+            Command::Finished(event) => self.finished(event),
+            Command::Requeued {
+                dispatch, reason, ..
+            } => self.requeued(*dispatch, reason, true),
+            Command::Unclaimed {
+                dispatch, reason, ..
+            } => self.requeued(*dispatch, reason, false),
+            Command::Lost {
+                dispatch, reason, ..
+            } => self.lost(*dispatch, reason),
+            Command::CancelledUnclaimed { dispatch, .. } => self.cancelled_unclaimed(*dispatch),
+            Command::RetryDue { ti, .. } => self.retry_due(*ti),
+            Command::StopRun {
+                run,
+                cancelled,
+                reason,
+            } => self.stop_run(*run, *cancelled, reason),
+        };
+        if applied.is_none() {
+            self.stale += 1;
+        }
+    }
+
+    /// The row that a dispatch still is about.
+    fn current(&self, dispatch: Dispatch) -> Option<&TiRow> {
+        self.ti(dispatch.ti)
+            .filter(|row| row.fence == dispatch.fence && row.state.is_dispatched())
+    }
+
+    fn started(&mut self, event: &Started) -> Option<()> {
+        let before = self.current(event.dispatch)?.clone();
+        self.change(before.pk, |row| transition::start(row, event))?;
+        self.left_queue(&before);
+        Some(())
+    }
+
+    fn finished(&mut self, event: &Finished) -> Option<()> {
+        let before = self.current(event.dispatch)?.clone();
+        let run = self.run(before.run)?;
+        let stopped = run.stop_reason.clone();
+        let date = run.logical_date.unwrap_or(run.run_after);
+        let may_retry = before.try_number <= before.max_tries && stopped.is_none();
+        match event.ending {
+            Ending::Success => self.change(before.pk, |row| transition::succeed(row, event)),
+            Ending::Skipped => self.change(before.pk, |row| transition::skip(row, event)),
+            Ending::Failed if may_retry => {
+                let plan = self.plan_of(before.run)?;
+                let identity = RetryIdentity {
+                    dag_id: &plan.spec.dag_id,
+                    task_id: &before.task_id,
+                    date,
+                };
+                let delay = plan.task(before.task_idx).map_or(Duration::zero(), |task| {
+                    retry::delay(task, before.user_failures + 1, identity)
+                });
+                let next_at = self.now + delay;
+                self.change(before.pk, |row| {
+                    transition::await_retry(row, event, next_at)
+                })
+            }
+            Ending::Failed | Ending::FailedForGood | Ending::Cancelled => {
+                self.change(before.pk, |row| transition::fail(row, event))
+            }
+        }?;
+        if event.ending == Ending::Cancelled {
+            let reason = event.reason.clone().or(stopped);
+            if let Some(row) = self.ti_mut(before.pk) {
+                row.reason = reason;
+            }
+        }
+        if event.ending == Ending::Success {
+            self.xcoms.extend(event.xcoms.iter().map(|x| XcomRow {
+                run: before.run,
+                ti: before.pk,
+                task_idx: before.task_idx,
+                map_index: before.map_index,
+                key: x.key.clone(),
+                fence: before.fence,
+                value: x.value.clone(),
+            }));
+        }
+        self.left_queue(&before);
+        self.release(&before);
+        let state = self.ti(before.pk)?.state;
+        self.attempt_ended(before.pk, state.as_str());
+        if state.is_finished() {
+            self.instance_ended(before.pk);
+        } else if self.ti(before.pk)?.next_at.is_some_and(|at| at <= self.now) {
+            self.retry_due(before.pk);
+        }
+        Some(())
+    }
+
+    fn requeued(&mut self, dispatch: Dispatch, reason: &str, ran: bool) -> Option<()> {
+        let before = self.current(dispatch)?.clone();
+        if ran {
+            self.attempt_ended(before.pk, "requeued");
+        }
+        let now = self.now;
+        self.change(before.pk, |row| {
+            transition::requeue(row, reason.to_owned(), ran, now)
+        })?;
+        self.left_queue(&before);
+        self.release(&before);
+        self.became_ready(before.pk);
+        Some(())
+    }
+
+    fn lost(&mut self, dispatch: Dispatch, reason: &str) -> Option<()> {
+        let before = self.current(dispatch)?.clone();
+        let now = self.now;
+        self.change(before.pk, |row| {
+            transition::lose(row, reason.to_owned(), now)
+        })?;
+        self.left_queue(&before);
+        self.release(&before);
+        self.attempt_ended(before.pk, "lost");
+        if self.ti(before.pk)?.state.is_finished() {
+            self.instance_ended(before.pk);
+        } else {
+            self.became_ready(before.pk);
+        }
+        Some(())
+    }
+
+    fn cancelled_unclaimed(&mut self, dispatch: Dispatch) -> Option<()> {
+        let before = self.current(dispatch)?.clone();
+        let reason = self.run(before.run)?.stop_reason.clone()?;
+        let now = self.now;
+        self.change(before.pk, |row| transition::cancel(row, reason, now))?;
+        self.left_queue(&before);
+        self.release(&before);
+        self.instance_ended(before.pk);
+        Some(())
+    }
+
+    fn retry_due(&mut self, ti: TiPk) -> Option<()> {
+        let now = self.now;
+        self.ti(ti)?.next_at.filter(|at| *at <= now)?;
+        self.change(ti, |row| transition::retry(row, now))?;
+        self.became_ready(ti);
+        Some(())
+    }
+
+    fn stop_run(&mut self, run_pk: RunPk, cancelled: bool, reason: &str) -> Option<()> {
+        let now = self.now;
+        let run = self
+            .run_mut(run_pk)
+            .filter(|run| !run.state.is_finished())?;
+        run.cancelled |= cancelled;
+        let reason = run
+            .stop_reason
+            .get_or_insert_with(|| reason.to_owned())
+            .clone();
+        if run.state == RunState::Queued {
+            run.state = RunState::Failed;
+            run.ended_at = Some(now);
+            self.ended_runs.push(run_pk);
+            return Some(());
+        }
+        for ti in self.unfinished_in(run_pk) {
+            let row = self.ti(ti)?;
+            if row.state.is_dispatched() {
+                self.to_cancel.push(ti);
+                continue;
+            }
+            let was_ready = row.state == TaskState::Scheduled;
+            self.change(ti, |row| transition::cancel(row, reason.clone(), now))?;
+            if was_ready {
+                self.run_mut(run_pk)?.ready_tasks -= 1;
+            }
+            self.instance_ended(ti);
+        }
+        Some(())
+    }
+
+    /// Changes a row by a transition; `None` when it refuses.
+    pub(super) fn change(
+        &mut self,
+        ti: TiPk,
+        transition: impl FnOnce(&mut TiRow) -> Result<(), Refused>,
+    ) -> Option<()> {
+        let mut changed = self.ti(ti)?.clone();
+        transition(&mut changed).ok()?;
+        *self.ti_mut(ti)? = changed;
+        Some(())
+    }
+
+    /// An instance has become ready; in a run that is being stopped it ends instead.
+    pub(super) fn became_ready(&mut self, ti: TiPk) -> Option<()> {
+        let run_pk = self.ti(ti)?.run;
+        let now = self.now;
+        match self.run(run_pk)?.stop_reason.clone() {
+            Some(reason) => {
+                self.change(ti, |row| transition::cancel(row, reason, now))?;
+                self.instance_ended(ti);
+            }
+            None => self.run_mut(run_pk)?.ready_tasks += 1,
+        }
+        Some(())
+    }
+
+    /// An instance has ended for good: its run and its downstreams have to know.
+    pub(super) fn instance_ended(&mut self, ti: TiPk) -> Option<()> {
+        let (run_pk, task_idx, state) =
+            self.ti(ti).map(|row| (row.run, row.task_idx, row.state))?;
+        let failed_leaf = matches!(state, TaskState::Failed | TaskState::UpstreamFailed)
+            && self.plan_of(run_pk)?.is_leaf(task_idx);
+        let run = self.run_mut(run_pk)?;
+        run.unfinished_tasks -= 1;
+        run.failed_leaves += i32::from(failed_leaf);
+        self.endings.push_back(super::working_set::Ended {
+            run: run_pk,
+            task_idx,
+            state,
+        });
+        Some(())
+    }
+
+    fn attempt_ended(&mut self, ti: TiPk, ending: &str) -> Option<()> {
+        let row = self.ti(ti)?;
+        let attempt = AttemptRow {
+            ti,
+            try_number: row.try_number,
+            attempt: row.attempt?,
+            fence: row.fence,
+            ending: ending.to_owned(),
+            started_at: row.started_at,
+            ended_at: row.ended_at.unwrap_or(self.now),
+            worker: row.worker.clone(),
+            hostname: row.hostname.clone(),
+            pid: row.pid,
+            exit_code: row.exit_code,
+            reason: row.reason.clone(),
+        };
+        self.attempts.push(attempt);
+        Some(())
+    }
+
+    /// Gives the room in its queue back once a dispatch is no longer waiting there.
+    fn left_queue(&mut self, before: &TiRow) {
+        if before.state == TaskState::Queued {
+            self.spend(LimitKey::queue(&before.queue), -1);
+        }
+    }
+
+    /// Gives back the slots that a dispatch occupied.
+    fn release(&mut self, before: &TiRow) {
+        if !before.occupies {
+            return;
+        }
+        for (key, n) in self.slots(before) {
+            self.spend(key, -n);
+        }
+        if let Some(run) = self.run_mut(before.run) {
+            run.active_tasks -= 1;
+        }
+    }
+
+    /// The limits that an instance occupies, and how much of each.
+    pub(super) fn slots(&self, row: &TiRow) -> Vec<(LimitKey, i64)> {
+        let mut slots = vec![(LimitKey::pool(&row.pool), i64::from(row.pool_slots))];
+        let Some(plan) = self.plan_of(row.run) else {
+            return slots;
+        };
+        if let Some(task) = plan.task(row.task_idx) {
+            if task.max_active_tis_per_dag.is_some() {
+                slots.push((
+                    LimitKey::Task {
+                        dag_id: plan.spec.dag_id.clone(),
+                        task_id: row.task_id.clone(),
+                    },
+                    1,
+                ));
+            }
+            if task.max_active_tis_per_dagrun.is_some() {
+                slots.push((
+                    LimitKey::TaskInRun {
+                        run: row.run,
+                        task_id: row.task_id.clone(),
+                    },
+                    1,
+                ));
+            }
+        }
+        slots
+    }
+}

@@ -1,0 +1,78 @@
+//! Chooses which ready instances go out, within every limit.
+
+use super::WorkingSet;
+use crate::{
+    ids::TiPk,
+    limit::{LimitKey, LimitRow},
+    transition::{self, DispatchTerms},
+};
+use std::collections::{BTreeSet, HashMap};
+
+/// Every limit that dispatching these instances, or what the set has already given back, touches: to be locked in order.
+pub fn dispatch_limits(ws: &WorkingSet, candidates: &[TiPk]) -> Vec<LimitKey> {
+    let mut keys: BTreeSet<LimitKey> = ws.spent.keys().cloned().collect();
+    for row in candidates.iter().filter_map(|pk| ws.ti(*pk)) {
+        keys.extend(ws.slots(row).into_iter().map(|(key, _)| key));
+        keys.insert(LimitKey::queue(&row.queue));
+    }
+    keys.into_iter().collect()
+}
+
+/// Dispatches candidates, best first, as far as their run's limit and all locked `limits` have room; what does not fit
+/// is passed over and never stands in the way of what does. `terms` names each new attempt. Answers what went out.
+pub fn dispatch(
+    ws: &mut WorkingSet,
+    candidates: &[TiPk],
+    limits: &[LimitRow],
+    mut terms: impl FnMut() -> DispatchTerms,
+) -> Vec<TiPk> {
+    let mut free: HashMap<LimitKey, i64> = limits
+        .iter()
+        .map(|limit| {
+            let pending = ws.spent.get(&limit.key).copied().unwrap_or(0);
+            (limit.key.clone(), limit.free().saturating_sub(pending))
+        })
+        .collect();
+    for limit in limits.iter().filter(|limit| limit.paused) {
+        free.insert(limit.key.clone(), 0);
+    }
+    let mut out = Vec::new();
+    for &pk in candidates {
+        let Some(row) = ws.ti(pk) else { continue };
+        let Some(run) = ws.run(row.run) else { continue };
+        if run.active_tasks >= run.max_active_tasks
+            || run.stop_reason.is_some()
+            || run.state.is_finished()
+        {
+            continue;
+        }
+        let (run, queue) = (row.run, row.queue.clone());
+        let mut wanted = ws.slots(row);
+        wanted.push((LimitKey::queue(&queue), 1));
+        // A limit that has no row (a pool that does not exist) has no room.
+        if !wanted
+            .iter()
+            .all(|(key, n)| free.get(key).is_some_and(|free| free >= n))
+        {
+            continue;
+        }
+        if ws
+            .change(pk, |row| transition::dispatch(row, terms()))
+            .is_none()
+        {
+            continue;
+        }
+        for (key, n) in wanted {
+            if let Some(free) = free.get_mut(&key) {
+                *free -= n;
+            }
+            ws.spend(key, n);
+        }
+        if let Some(run) = ws.run_mut(run) {
+            run.active_tasks += 1;
+            run.ready_tasks -= 1;
+        }
+        out.push(pk);
+    }
+    out
+}

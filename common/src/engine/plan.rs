@@ -1,0 +1,74 @@
+//! A DAG version, prepared for scheduling.
+
+use crate::{
+    graph::Graph,
+    ids::{TaskIdx, VersionPk},
+    spec::{DagSpec, TaskSpec},
+    template::{Refs, task_references},
+};
+
+/// A version's specification with what is derived from it once: its graph and what its templates refer to.
+#[derive(Debug)]
+pub struct Plan {
+    pub version: VersionPk,
+    pub spec: DagSpec,
+    pub graph: Graph,
+    pub bundle: Option<String>,
+    refs: Vec<Refs>,
+    leaf: Vec<bool>,
+}
+
+impl Plan {
+    pub fn new(version: VersionPk, spec: DagSpec, bundle: Option<String>) -> Self {
+        let graph = Graph::of(&spec);
+        let refs = spec.tasks.iter().map(task_references).collect();
+        let mut leaf = vec![false; spec.tasks.len()];
+        for &idx in graph.leaves() {
+            leaf[idx as usize] = true;
+        }
+        Self {
+            version,
+            spec,
+            graph,
+            bundle,
+            refs,
+            leaf,
+        }
+    }
+
+    /// The task at a position; `None` for a position that is not of this version.
+    pub fn task(&self, idx: TaskIdx) -> Option<&TaskSpec> {
+        self.spec.task(idx)
+    }
+
+    /// What the task's templates refer to.
+    pub fn refs(&self, idx: TaskIdx) -> Option<&Refs> {
+        usize::try_from(idx).ok().and_then(|i| self.refs.get(i))
+    }
+
+    /// Whether no task depends on it: leaves decide a run's outcome.
+    pub fn is_leaf(&self, idx: TaskIdx) -> bool {
+        usize::try_from(idx)
+            .ok()
+            .and_then(|i| self.leaf.get(i))
+            .copied()
+            .unwrap_or(false)
+    }
+
+    /// Tasks whose XComs the task's templates may pull, and the keys (empty: any).
+    pub fn pulled_tasks(&self, idx: TaskIdx) -> Vec<TaskIdx> {
+        let Some(refs) = self.refs(idx) else {
+            return Vec::new();
+        };
+        if refs.dynamic_pull {
+            return self.graph.all_upstream(idx);
+        }
+        let mut tasks: Vec<TaskIdx> = refs
+            .xcom_pulls
+            .iter()
+            .filter_map(|(task, _)| self.spec.idx(task))
+            .collect();
+        tasks.dedup();
+        tasks
+    }
+}

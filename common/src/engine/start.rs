@@ -1,0 +1,143 @@
+//! Starts a run: makes its nodes and decides those without upstreams.
+
+use super::{Plan, WorkingSet, settle::evaluate};
+use crate::{
+    ids::{Fence, RunPk, TaskIdx, TiPk, UNMAPPED},
+    limit::LimitKey,
+    row::{RunRow, TiRow},
+    spec::TaskSpec,
+    state::{RunState, TaskState},
+    template::{Renderer, TemplateContext, is_template},
+    trigger_rule::Counters,
+};
+use serde_json::{Map, Value};
+
+/// The nodes of a run that starts: one row a task, in the order of the specification.
+pub fn start_run(ws: &mut WorkingSet, run: RunPk) -> Option<Vec<TiRow>> {
+    let plan = ws.plan_of(run)?.clone();
+    let now = ws.now;
+    let row = ws
+        .run_mut(run)
+        .filter(|row| row.state == RunState::Queued)?;
+    row.state = RunState::Running;
+    row.started_at = Some(now);
+    row.unfinished_tasks = plan.spec.tasks.len() as i32;
+    let row = row.clone();
+    ws.spend(
+        LimitKey::DagRuns {
+            dag_id: row.dag_id.clone(),
+        },
+        1,
+    );
+    Some(
+        (0..)
+            .zip(&plan.spec.tasks)
+            .map(|(idx, task)| new_node(&plan, &row, idx, task))
+            .collect(),
+    )
+}
+
+impl WorkingSet {
+    /// Decides the nodes of a run that has just been started, once they are inserted and added.
+    pub fn evaluate_roots(&mut self, run: RunPk) {
+        let Some(plan) = self.plan_of(run).cloned() else {
+            return;
+        };
+        for idx in 0..plan.spec.tasks.len() as TaskIdx {
+            if let Some(node) = self.node(run, idx) {
+                evaluate(self, node);
+            }
+        }
+        if plan.spec.tasks.is_empty() {
+            // Touches the run, so that it ends with the next settle.
+            self.run_mut(run);
+        }
+    }
+}
+
+fn new_node(plan: &Plan, run: &RunRow, idx: TaskIdx, task: &TaskSpec) -> TiRow {
+    TiRow {
+        pk: TiPk(0),
+        run: run.pk,
+        task_idx: idx,
+        task_id: task.task_id.clone(),
+        map_index: UNMAPPED,
+        state: TaskState::None,
+        fence: Fence(0),
+        try_number: 0,
+        max_tries: task.retries as i32,
+        user_failures: 0,
+        infra_losses: 0,
+        attempt: None,
+        epoch: 0,
+        queue: queue_of(plan, run, task, None),
+        pool: task.pool.clone(),
+        pool_slots: task.pool_slots as i32,
+        priority_weight: plan.graph.priority(idx),
+        occupies: false,
+        counters: Counters {
+            total: plan.graph.upstream(idx).len() as i32,
+            ..Counters::default()
+        },
+        expanded_len: None,
+        map_values: None,
+        scheduled_at: None,
+        queued_at: None,
+        claim_by: None,
+        started_at: None,
+        ended_at: None,
+        next_at: None,
+        worker: None,
+        hostname: None,
+        pid: None,
+        exit_code: None,
+        reason: None,
+    }
+}
+
+/// The queue of an instance: a template over `params` and `map`. One that cannot be rendered stands as it is written, so
+/// that the task waits visibly in a queue of that name.
+pub(super) fn queue_of(
+    plan: &Plan,
+    run: &RunRow,
+    task: &TaskSpec,
+    map: Option<&Map<String, Value>>,
+) -> String {
+    if !is_template(&task.queue) {
+        return task.queue.clone();
+    }
+    let context = run_template_context(plan, run, task, map);
+    Renderer::new(context)
+        .render(&task.queue)
+        .map_or_else(|_| task.queue.clone(), |text| text.trim().to_owned())
+}
+
+/// What templates see that the scheduler itself renders.
+pub(super) fn run_template_context(
+    plan: &Plan,
+    run: &RunRow,
+    task: &TaskSpec,
+    map: Option<&Map<String, Value>>,
+) -> TemplateContext {
+    TemplateContext {
+        dag_id: plan.spec.dag_id.clone(),
+        task_id: task.task_id.clone(),
+        run_id: run.run_id.clone(),
+        run_type: run.run_type.as_str().to_owned(),
+        logical_date: run.logical_date,
+        data_interval_start: run.data_interval_start,
+        data_interval_end: run.data_interval_end,
+        run_after: run.run_after,
+        queued_at: Some(run.queued_at),
+        start_date: run.started_at,
+        conf: Value::Object(run.conf.clone()),
+        params: run.params.clone(),
+        map: map.cloned().unwrap_or_default(),
+        try_number: 0,
+        max_tries: task.retries as i32,
+        map_index: UNMAPPED,
+        xcoms: std::sync::Arc::new(crate::template::NoXComs),
+        vars: Map::new(),
+        conns: Map::new(),
+    }
+}

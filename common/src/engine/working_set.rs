@@ -1,0 +1,206 @@
+//! The rows that one transaction works on, and what it decided about them.
+
+use super::Plan;
+use crate::{
+    ids::{Fence, RunPk, TaskIdx, TiPk, VersionPk},
+    limit::LimitKey,
+    row::{AttemptRow, RunRow, TiRow, XcomRow},
+    state::TaskState,
+};
+use chrono::{DateTime, Utc};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
+
+/// A task instance whose row changed, with the state and fence that the database must still show.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    pub row: TiRow,
+    pub expected_state: TaskState,
+    pub expected_fence: Fence,
+}
+
+#[derive(Debug)]
+struct TrackedTi {
+    row: TiRow,
+    state: TaskState,
+    fence: Fence,
+    dirty: bool,
+}
+
+#[derive(Debug)]
+struct TrackedRun {
+    row: RunRow,
+    dirty: bool,
+}
+
+/// An instance's ending that its downstreams have not been told of yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    pub run: RunPk,
+    pub task_idx: TaskIdx,
+    pub state: TaskState,
+}
+
+/// The rows loaded by a transaction, changed in memory until it writes them.
+#[derive(Debug)]
+pub struct WorkingSet {
+    pub now: DateTime<Utc>,
+    plans: HashMap<VersionPk, Arc<Plan>>,
+    runs: BTreeMap<RunPk, TrackedRun>,
+    tis: BTreeMap<TiPk, TrackedTi>,
+    nodes: HashMap<(RunPk, TaskIdx), TiPk>,
+    pub(super) endings: VecDeque<Ended>,
+    /// Downstream totals to raise: (run, mapped task, by how much).
+    pub(super) widened: VecDeque<(RunPk, TaskIdx, i32)>,
+    /// Nodes of mapped tasks that may run and wait for their list.
+    pub to_expand: Vec<TiPk>,
+    /// Rows of expanded instances to insert; their `pk` means nothing yet.
+    pub inserts: Vec<TiRow>,
+    pub attempts: Vec<AttemptRow>,
+    pub xcoms: Vec<XcomRow>,
+    /// What is spent (positive) and given back (negative) of each limit.
+    pub spent: BTreeMap<LimitKey, i64>,
+    /// Dispatches of stopped runs that a worker may hold: they are to be cancelled there.
+    pub to_cancel: Vec<TiPk>,
+    /// Runs that ended.
+    pub ended_runs: Vec<RunPk>,
+    /// Commands that came too late: their dispatch is over.
+    pub stale: usize,
+    /// Endings counted into a downstream's counters: the work done, for the tests of its bound.
+    pub edges_counted: u64,
+}
+
+impl WorkingSet {
+    pub fn new(now: DateTime<Utc>) -> Self {
+        Self {
+            now,
+            plans: HashMap::new(),
+            runs: BTreeMap::new(),
+            tis: BTreeMap::new(),
+            nodes: HashMap::new(),
+            endings: VecDeque::new(),
+            widened: VecDeque::new(),
+            to_expand: Vec::new(),
+            inserts: Vec::new(),
+            attempts: Vec::new(),
+            xcoms: Vec::new(),
+            spent: BTreeMap::new(),
+            to_cancel: Vec::new(),
+            ended_runs: Vec::new(),
+            stale: 0,
+            edges_counted: 0,
+        }
+    }
+
+    pub fn add_run(&mut self, row: RunRow, plan: Arc<Plan>) {
+        self.plans.insert(plan.version, plan);
+        self.runs.insert(row.pk, TrackedRun { row, dirty: false });
+    }
+
+    /// Adds a loaded row; one that is there already stays as it is.
+    pub fn add_ti(&mut self, row: TiRow) {
+        if row.is_node() {
+            self.nodes.insert((row.run, row.task_idx), row.pk);
+        }
+        let (state, fence) = (row.state, row.fence);
+        self.tis.entry(row.pk).or_insert(TrackedTi {
+            row,
+            state,
+            fence,
+            dirty: false,
+        });
+    }
+
+    pub fn has_node(&self, run: RunPk, task_idx: TaskIdx) -> bool {
+        self.nodes.contains_key(&(run, task_idx))
+    }
+
+    pub fn ti(&self, ti: TiPk) -> Option<&TiRow> {
+        self.tis.get(&ti).map(|t| &t.row)
+    }
+
+    pub fn run(&self, run: RunPk) -> Option<&RunRow> {
+        self.runs.get(&run).map(|r| &r.row)
+    }
+
+    pub fn run_keys(&self) -> Vec<RunPk> {
+        self.runs.keys().copied().collect()
+    }
+
+    pub fn plan_of(&self, run: RunPk) -> Option<&Arc<Plan>> {
+        self.run(run).and_then(|r| self.plans.get(&r.version))
+    }
+
+    /// Ready instances in this set, best first: by priority, then age.
+    pub fn ready(&self) -> Vec<TiPk> {
+        let mut ready: Vec<&TiRow> = self
+            .tis
+            .values()
+            .map(|t| &t.row)
+            .filter(|row| row.state == TaskState::Scheduled)
+            .collect();
+        ready.sort_by_key(|row| {
+            (
+                std::cmp::Reverse(row.priority_weight),
+                row.scheduled_at,
+                row.pk,
+            )
+        });
+        ready.iter().map(|row| row.pk).collect()
+    }
+
+    /// Instances of a run in this set that have not ended.
+    pub(super) fn unfinished_in(&self, run: RunPk) -> Vec<TiPk> {
+        self.tis
+            .values()
+            .filter(|t| t.row.run == run && t.row.is_visible() && !t.row.state.is_finished())
+            .map(|t| t.row.pk)
+            .collect()
+    }
+
+    pub(super) fn node(&self, run: RunPk, task_idx: TaskIdx) -> Option<TiPk> {
+        self.nodes.get(&(run, task_idx)).copied()
+    }
+
+    pub(super) fn ti_mut(&mut self, ti: TiPk) -> Option<&mut TiRow> {
+        self.tis.get_mut(&ti).map(|t| {
+            t.dirty = true;
+            &mut t.row
+        })
+    }
+
+    pub(super) fn run_mut(&mut self, run: RunPk) -> Option<&mut RunRow> {
+        self.runs.get_mut(&run).map(|r| {
+            r.dirty = true;
+            &mut r.row
+        })
+    }
+
+    pub(super) fn spend(&mut self, key: LimitKey, n: i64) {
+        *self.spent.entry(key).or_default() += n;
+    }
+
+    /// The changed instances, for writing.
+    pub fn changes(&self) -> Vec<Change> {
+        self.tis
+            .values()
+            .filter(|t| t.dirty)
+            .map(|t| Change {
+                row: t.row.clone(),
+                expected_state: t.state,
+                expected_fence: t.fence,
+            })
+            .collect()
+    }
+
+    /// The changed runs, for writing.
+    pub fn changed_runs(&self) -> Vec<RunRow> {
+        self.runs
+            .values()
+            .filter(|r| r.dirty)
+            .map(|r| r.row.clone())
+            .collect()
+    }
+}

@@ -1,0 +1,179 @@
+//! [`Store`]: the transactions that the scheduler and the API are made of.
+
+use crate::{
+    Backend, Reads, StoreResult,
+    plans::PlanCache,
+    records::{NewDagVersion, NewRun, OutDispatch, VersionRow},
+    transactions,
+};
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use gristmill_common::{engine::Command, ids::RunPk, message::RenewRequest, row::OutboxRow};
+use std::{fmt, sync::Arc, time::Duration};
+use uuid::Uuid;
+
+/// Runs a transaction anew when it met another one.
+macro_rules! retrying {
+    ($transaction:expr) => {{
+        let mut tries = 0;
+        loop {
+            match $transaction.await {
+                Err($crate::StoreError::Conflict(why)) if tries < 5 => {
+                    tries += 1;
+                    tracing::debug!(%why, tries, "transaction met another one, trying again");
+                    tokio::task::yield_now().await;
+                }
+                other => break other,
+            }
+        }
+    }};
+}
+
+/// What a transaction needs from outside the database to dispatch.
+#[derive(Clone)]
+pub struct DispatchContext {
+    /// The epoch of presence; without one nothing can be claimed, hence nothing is dispatched.
+    pub epoch: Option<i64>,
+    /// How long a dispatch may be claimed.
+    pub claim_window: Duration,
+    /// Dispatches of one transaction at most.
+    pub batch: i64,
+    pub plans: Arc<PlanCache>,
+    /// Makes the token with which a run's tasks read its XComs.
+    pub token: Arc<dyn Fn(RunPk) -> String + Send + Sync>,
+}
+
+impl fmt::Debug for DispatchContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DispatchContext")
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a committed transaction asks to be done outside the database. All of it is repeated by reconcilers if it is not.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// To publish, and then to delete from the outbox.
+    pub outbox: Vec<OutboxRow>,
+    /// Ready instances are left that this transaction did not dispatch: run [`Store::dispatch_ready`].
+    pub more_ready: bool,
+    /// Dispatches of stopped runs: cancel them in presence, and tell their workers.
+    pub to_cancel: Vec<OutDispatch>,
+    pub ended_runs: Vec<RunPk>,
+    /// Commands that came too late and changed nothing.
+    pub stale: usize,
+    /// Commands, runs or instances that it worked on.
+    pub touched: usize,
+}
+
+/// A run that a trigger made, or found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Triggered {
+    pub run: RunPk,
+    /// An earlier request with the same idempotency key had made it.
+    pub repeated: bool,
+}
+
+/// The metadata store. Every method is one transaction; a `Conflict` has been tried again a few times before it is
+/// returned.
+#[async_trait]
+pub trait Store: Reads {
+    /// Deploys a version (unless it is the newest already) and works its DAG's next run time out anew. Answers whether the
+    /// version is new.
+    async fn deploy(&self, new: &NewDagVersion) -> StoreResult<(VersionRow, bool)>;
+
+    /// Accepts a run. `Exists` for a run id that is taken; `Refused` for an idempotency key used with another request.
+    async fn trigger(&self, new: &NewRun) -> StoreResult<Triggered>;
+
+    /// Applies commands (and barriers that came with them) in order, and dispatches what they made ready.
+    async fn apply(
+        &self,
+        commands: &[Command],
+        barriers: &[(Uuid, u16)],
+        context: &DispatchContext,
+    ) -> StoreResult<Applied>;
+
+    /// Dispatches ready instances of all runs, best first, as far as limits have room.
+    async fn dispatch_ready(&self, context: &DispatchContext) -> StoreResult<Applied>;
+
+    /// Starts queued runs as far as `max_active_runs` has room.
+    async fn start_runs(&self, context: &DispatchContext) -> StoreResult<Applied>;
+
+    /// Makes the scheduled runs that are due. Answers how many.
+    async fn create_due_runs(&self) -> StoreResult<usize>;
+
+    /// Makes instances ready whose retry is due.
+    async fn retry_due(&self, context: &DispatchContext) -> StoreResult<Applied>;
+
+    /// Goes on ending runs that were stopped, and stops those whose time is over.
+    async fn stop_due_runs(&self, context: &DispatchContext) -> StoreResult<Applied>;
+
+    /// Grants a lease that was asked for over the broker; `false` for a worker that was judged lost.
+    async fn grant_lease(&self, request: &RenewRequest) -> StoreResult<bool>;
+
+    /// Judges a worker lost, for good, unless a lease granted over the broker still holds. From then on no lease is granted
+    /// to it. Answers whether it is lost.
+    async fn judge_lost(&self, incarnation: &str) -> StoreResult<bool>;
+
+    /// Deletes runs that ended before, and other records whose time is over. Answers the number of runs.
+    async fn delete_old(&self, ended_before: DateTime<Utc>, max: i64) -> StoreResult<u64>;
+
+    async fn put_dead_letter(&self, source: &str, reason: &str, body: &[u8]) -> StoreResult<()>;
+}
+
+#[async_trait]
+impl<B: Backend> Store for B {
+    async fn deploy(&self, new: &NewDagVersion) -> StoreResult<(VersionRow, bool)> {
+        retrying!(transactions::deploy(self, new))
+    }
+
+    async fn trigger(&self, new: &NewRun) -> StoreResult<Triggered> {
+        retrying!(transactions::trigger(self, new))
+    }
+
+    async fn apply(
+        &self,
+        commands: &[Command],
+        barriers: &[(Uuid, u16)],
+        context: &DispatchContext,
+    ) -> StoreResult<Applied> {
+        retrying!(transactions::apply(self, commands, barriers, context))
+    }
+
+    async fn dispatch_ready(&self, context: &DispatchContext) -> StoreResult<Applied> {
+        retrying!(transactions::dispatch_ready(self, context))
+    }
+
+    async fn start_runs(&self, context: &DispatchContext) -> StoreResult<Applied> {
+        retrying!(transactions::start_runs(self, context))
+    }
+
+    async fn create_due_runs(&self) -> StoreResult<usize> {
+        retrying!(transactions::create_due_runs(self))
+    }
+
+    async fn retry_due(&self, context: &DispatchContext) -> StoreResult<Applied> {
+        retrying!(transactions::retry_due(self, context))
+    }
+
+    async fn stop_due_runs(&self, context: &DispatchContext) -> StoreResult<Applied> {
+        retrying!(transactions::stop_due_runs(self, context))
+    }
+
+    async fn grant_lease(&self, request: &RenewRequest) -> StoreResult<bool> {
+        retrying!(transactions::grant_lease(self, request))
+    }
+
+    async fn judge_lost(&self, incarnation: &str) -> StoreResult<bool> {
+        retrying!(transactions::judge_lost(self, incarnation))
+    }
+
+    async fn delete_old(&self, ended_before: DateTime<Utc>, max: i64) -> StoreResult<u64> {
+        retrying!(transactions::delete_old(self, ended_before, max))
+    }
+
+    async fn put_dead_letter(&self, source: &str, reason: &str, body: &[u8]) -> StoreResult<()> {
+        retrying!(transactions::put_dead_letter(self, source, reason, body))
+    }
+}

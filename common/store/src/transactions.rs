@@ -1,0 +1,50 @@
+//! The transactions, written once for every backend: load, decide (in `gristmill_common::engine`), write.
+//!
+//! Lock order everywhere: runs by key, then limits by kind and name. A run's lock covers its task instances.
+
+mod apply;
+mod deploy;
+mod finish;
+mod schedule;
+mod start;
+mod workers;
+
+pub(crate) use apply::{apply, dispatch_ready, retry_due, stop_due_runs};
+pub(crate) use deploy::{deploy, trigger};
+pub(crate) use schedule::create_due_runs;
+pub(crate) use start::start_runs;
+pub(crate) use workers::{delete_old, grant_lease, judge_lost, put_dead_letter};
+
+use crate::{StoreError, StoreResult, Tx, plans::PlanCache};
+use gristmill_common::{
+    engine::{Plan, WorkingSet},
+    ids::{RunPk, VersionPk},
+};
+use std::sync::Arc;
+
+/// Locks runs and puts them into a new working set with their plans.
+async fn lock_runs<T: Tx>(
+    tx: &mut T,
+    runs: &[RunPk],
+    plans: &PlanCache,
+) -> StoreResult<WorkingSet> {
+    let mut ws = WorkingSet::new(tx.now());
+    for run in tx.lock_runs(runs).await? {
+        let plan = plan(tx, run.version, plans).await?;
+        ws.add_run(run, plan);
+    }
+    Ok(ws)
+}
+
+async fn plan<T: Tx>(tx: &mut T, version: VersionPk, plans: &PlanCache) -> StoreResult<Arc<Plan>> {
+    if let Some(plan) = plans.get(version) {
+        return Ok(plan);
+    }
+    let row = tx
+        .version(version)
+        .await?
+        .ok_or_else(|| StoreError::Corrupt(format!("DAG version {version} is missing")))?;
+    let plan = Arc::new(Plan::new(version, row.spec, row.bundle));
+    plans.put(plan.clone());
+    Ok(plan)
+}

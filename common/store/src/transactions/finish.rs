@@ -1,0 +1,393 @@
+//! The common end of every transaction that changes task instances: settle, expand, dispatch, write.
+
+use crate::{
+    LimitKey, StoreError, StoreResult, Tx,
+    records::{NewTi, OutDispatch, TiWrite},
+    store::{Applied, DispatchContext},
+};
+use gristmill_common::{
+    engine::{self, Command, ComposeError, WorkingSet, XcomPull},
+    ids::TiPk,
+    message::{Ending, Finished, MAX_XCOM_REFS, Sealed},
+    row::{OutboxRow, RETURN_VALUE, TiRow, XcomValue},
+    template::XComSource,
+    transition::DispatchTerms,
+};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+use uuid::Uuid;
+
+/// Publish cap of a queue that no worker has announced yet.
+const QUEUE_CAP: i64 = 1000;
+/// Rows of one INSERT at most.
+const CHUNK: usize = 5_000;
+
+/// Which ready instances a transaction may dispatch.
+pub(super) enum Candidates {
+    /// Those that it made ready itself, unless other runs wait too: then all are left to the fair choice of `dispatch_ready`.
+    Own,
+    /// These, best first.
+    Given(Vec<TiPk>),
+}
+
+pub(super) async fn finish<T: Tx>(
+    tx: &mut T,
+    mut ws: WorkingSet,
+    candidates: Candidates,
+    context: &DispatchContext,
+) -> StoreResult<Applied> {
+    settle(tx, &mut ws).await?;
+    insert_expanded(tx, &mut ws).await?;
+    let fair = matches!(candidates, Candidates::Own);
+    let mut ready = match candidates {
+        Candidates::Own => ws.ready(),
+        Candidates::Given(order) => order,
+    };
+    ready.truncate(usize::try_from(context.batch).unwrap_or(usize::MAX));
+    let gave_back = ws.spent.values().any(|n| *n < 0);
+    let mut left = false;
+    if fair && (gave_back || !ready.is_empty()) {
+        let others = tx.others_wait(&ws.run_keys()).await?;
+        left = others
+            || ws
+                .run_keys()
+                .iter()
+                .filter_map(|run| ws.run(*run))
+                .any(|run| run.ready_tasks > 0);
+        if others {
+            ready.clear();
+        }
+    }
+    let outbox = dispatch(tx, &mut ws, &ready, context).await?;
+    // A message that could not be made ended its instance: that has consequences too.
+    settle(tx, &mut ws).await?;
+    insert_expanded(tx, &mut ws).await?;
+    write(tx, &ws, &outbox).await?;
+    let dispatched_all = ws
+        .run_keys()
+        .iter()
+        .filter_map(|run| ws.run(*run))
+        .all(|run| run.ready_tasks == 0);
+    Ok(Applied {
+        more_ready: left && (!dispatched_all || gave_back),
+        outbox,
+        to_cancel: ws
+            .to_cancel
+            .iter()
+            .filter_map(|ti| ws.ti(*ti))
+            .map(out_dispatch)
+            .collect(),
+        ended_runs: std::mem::take(&mut ws.ended_runs),
+        stale: ws.stale,
+        touched: 0,
+    })
+}
+
+fn out_dispatch(row: &TiRow) -> OutDispatch {
+    OutDispatch {
+        run: row.run,
+        dispatch: row.dispatch(),
+        state: row.state,
+        epoch: row.epoch,
+        claim_by: row.claim_by,
+        worker: row.worker.clone(),
+    }
+}
+
+/// Settles, expanding mapped tasks on the way.
+async fn settle<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
+    loop {
+        let missing = engine::settle(ws);
+        if !missing.is_empty() {
+            for row in tx.load_nodes(&missing).await? {
+                ws.add_ti(row);
+            }
+            let absent = missing.iter().find(|(run, idx)| !ws.has_node(*run, *idx));
+            if let Some((run, idx)) = absent {
+                return Err(StoreError::Corrupt(format!(
+                    "run {run} has no node for task {idx}"
+                )));
+            }
+            continue;
+        }
+        if ws.to_expand.is_empty() {
+            return Ok(());
+        }
+        // Lists may come from XComs that this very transaction accepts.
+        write_xcoms(tx, ws).await?;
+        for node in std::mem::take(&mut ws.to_expand) {
+            let xcoms = pulled_values(tx, ws, node).await?;
+            let values = engine::expansion_values(ws, node, Arc::new(xcoms));
+            engine::expand(ws, node, values);
+        }
+    }
+}
+
+async fn insert_expanded<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
+    let rows = std::mem::take(&mut ws.inserts);
+    for chunk in rows.chunks(CHUNK) {
+        let new: Vec<NewTi> = chunk.iter().cloned().map(NewTi).collect();
+        let keys = tx.insert_tis(&new).await?;
+        for (row, pk) in chunk.iter().zip(keys) {
+            ws.add_ti(TiRow { pk, ..row.clone() });
+        }
+    }
+    Ok(())
+}
+
+async fn dispatch<T: Tx>(
+    tx: &mut T,
+    ws: &mut WorkingSet,
+    ready: &[TiPk],
+    context: &DispatchContext,
+) -> StoreResult<Vec<OutboxRow>> {
+    let ready = if context.epoch.is_some() { ready } else { &[] };
+    let keys = engine::dispatch_limits(ws, ready);
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut limits = tx.lock_limits(&keys).await?;
+    let new_queues: Vec<(LimitKey, i64)> = keys
+        .iter()
+        .filter(|key| {
+            matches!(key, LimitKey::Queue { .. }) && !limits.iter().any(|limit| limit.key == **key)
+        })
+        .map(|key| (key.clone(), QUEUE_CAP))
+        .collect();
+    if !new_queues.is_empty() {
+        tx.ensure_limits(&new_queues, false).await?;
+        limits = tx.lock_limits(&keys).await?;
+    }
+    let now = ws.now;
+    let claim_by = now
+        + chrono::Duration::from_std(context.claim_window).unwrap_or(chrono::Duration::minutes(5));
+    let epoch = context.epoch.unwrap_or_default();
+    let out = engine::dispatch(ws, ready, &limits, || DispatchTerms {
+        now,
+        claim_by,
+        epoch,
+        attempt: Uuid::now_v7(),
+    });
+    if out.is_empty() {
+        return Ok(Vec::new());
+    }
+    write_xcoms(tx, ws).await?;
+    compose(tx, ws, &out, context).await
+}
+
+/// Makes the messages of what was dispatched. An instance whose message cannot be made fails with the reason.
+async fn compose<T: Tx>(
+    tx: &mut T,
+    ws: &mut WorkingSet,
+    out: &[TiPk],
+    context: &DispatchContext,
+) -> StoreResult<Vec<OutboxRow>> {
+    let mut outbox = Vec::with_capacity(out.len());
+    let mut refs = HashMap::new();
+    let mut secrets = HashMap::new();
+    for &ti in out {
+        let Some((run, idx)) = ws.ti(ti).map(|row| (row.run, row.task_idx)) else {
+            continue;
+        };
+        if let std::collections::hash_map::Entry::Vacant(entry) = refs.entry((run, idx)) {
+            entry.insert(pulled_refs(tx, ws, ti).await?);
+        }
+        if let std::collections::hash_map::Entry::Vacant(entry) = secrets.entry((run, idx)) {
+            entry.insert(sealed(tx, ws, ti).await?);
+        }
+        let xcoms: &[XcomPull] = refs.get(&(run, idx)).map_or(&[], Vec::as_slice);
+        let sealed = secrets.get(&(run, idx)).cloned().unwrap_or_default();
+        match engine::compose(ws, ti, xcoms, sealed, (context.token)(run)) {
+            Ok(row) => outbox.push(row),
+            Err(error @ ComposeError::TooLarge { .. }) => fail_undeliverable(ws, ti, &error),
+            Err(error) => return Err(StoreError::Corrupt(error.to_string())),
+        }
+    }
+    Ok(outbox)
+}
+
+fn fail_undeliverable(ws: &mut WorkingSet, ti: TiPk, error: &ComposeError) {
+    let Some(row) = ws.ti(ti) else { return };
+    let event = Finished {
+        run: row.run,
+        dispatch: row.dispatch(),
+        worker: String::new(),
+        hostname: String::new(),
+        started_at: ws.now,
+        ended_at: ws.now,
+        ending: Ending::FailedForGood,
+        exit_code: None,
+        pid: None,
+        reason: Some(error.to_string()),
+        xcoms: Vec::new(),
+    };
+    ws.apply(&Command::Finished(Box::new(event)));
+}
+
+async fn pulled_refs<T: Tx>(tx: &mut T, ws: &WorkingSet, ti: TiPk) -> StoreResult<Vec<XcomPull>> {
+    let Some(row) = ws.ti(ti) else {
+        return Ok(Vec::new());
+    };
+    let tasks = ws
+        .plan_of(row.run)
+        .map(|plan| plan.pulled_tasks(row.task_idx))
+        .unwrap_or_default();
+    if tasks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = tx.xcom_refs(row.run, &tasks, MAX_XCOM_REFS as i64).await?;
+    Ok(rows
+        .into_iter()
+        .map(|x| XcomPull {
+            task_idx: x.task_idx,
+            map_index: x.map_index,
+            ti: x.ti,
+            fence: x.fence,
+            key: x.key,
+            object: x.object,
+        })
+        .collect())
+}
+
+async fn sealed<T: Tx>(tx: &mut T, ws: &WorkingSet, ti: TiPk) -> StoreResult<Sealed> {
+    let Some(row) = ws.ti(ti) else {
+        return Ok(Sealed::default());
+    };
+    let Some(plan) = ws.plan_of(row.run) else {
+        return Ok(Sealed::default());
+    };
+    match plan.refs(row.task_idx) {
+        Some(refs) if !refs.conns.is_empty() || !refs.vars.is_empty() => {
+            let conns: Vec<String> = refs.conns.iter().cloned().collect();
+            let vars: Vec<String> = refs.vars.iter().cloned().collect();
+            tx.sealed(&conns, &vars).await
+        }
+        _ => Ok(Sealed::default()),
+    }
+}
+
+/// What a node's lists pull, by (task id, key).
+async fn pulled_values<T: Tx>(tx: &mut T, ws: &WorkingSet, node: TiPk) -> StoreResult<Pulled> {
+    let mut pulled = Pulled::default();
+    let Some(row) = ws.ti(node) else {
+        return Ok(pulled);
+    };
+    let Some(plan) = ws.plan_of(row.run) else {
+        return Ok(pulled);
+    };
+    let tasks = plan.pulled_tasks(row.task_idx);
+    if tasks.is_empty() {
+        return Ok(pulled);
+    }
+    let mut keys: Vec<String> = plan
+        .refs(row.task_idx)
+        .map(|refs| refs.xcom_pulls.iter().map(|(_, key)| key.clone()).collect())
+        .unwrap_or_default();
+    keys.push(RETURN_VALUE.to_owned());
+    keys.sort_unstable();
+    keys.dedup();
+    for x in tx.xcoms_of_tasks(row.run, &tasks, &keys).await? {
+        let Some(task) = plan.task(x.task_idx) else {
+            continue;
+        };
+        pulled
+            .0
+            .entry((task.task_id.clone(), x.key))
+            .or_default()
+            .insert(x.map_index, x.value);
+    }
+    Ok(pulled)
+}
+
+type ByMapIndex = BTreeMap<i32, XcomValue>;
+
+/// XComs read in the transaction, for the scheduler's own templates.
+#[derive(Debug, Default)]
+struct Pulled(HashMap<(String, String), ByMapIndex>);
+
+impl XComSource for Pulled {
+    fn pull(
+        &self,
+        task_id: &str,
+        key: &str,
+        map_index: Option<i32>,
+    ) -> Result<Option<Value>, String> {
+        let Some(values) = self.0.get(&(task_id.to_owned(), key.to_owned())) else {
+            return Ok(None);
+        };
+        let inline = |value: &XcomValue| match value {
+            XcomValue::Inline(value) => Ok(value.clone()),
+            XcomValue::Object { size, .. } => Err(format!(
+                "the XCom of {task_id} is {size} bytes; a list to map over may be at most 1 MiB"
+            )),
+        };
+        match map_index {
+            Some(index) => values.get(&index).map(inline).transpose(),
+            None => match values.get(&gristmill_common::ids::UNMAPPED) {
+                Some(value) => inline(value).map(Some),
+                None => values
+                    .values()
+                    .map(inline)
+                    .collect::<Result<Vec<_>, _>>()
+                    .map(|list| Some(Value::Array(list))),
+            },
+        }
+    }
+}
+
+async fn write_xcoms<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
+    let xcoms = std::mem::take(&mut ws.xcoms);
+    if xcoms.is_empty() {
+        return Ok(());
+    }
+    tx.put_xcoms(&xcoms).await
+}
+
+async fn write<T: Tx>(tx: &mut T, ws: &WorkingSet, outbox: &[OutboxRow]) -> StoreResult<()> {
+    let writes: Vec<TiWrite> = ws
+        .changes()
+        .into_iter()
+        .map(|change| TiWrite {
+            row: change.row,
+            expected_state: change.expected_state,
+            expected_fence: change.expected_fence,
+        })
+        .collect();
+    if !writes.is_empty() {
+        let written = tx.update_tis(&writes).await?;
+        if written.len() != writes.len() {
+            // The run's lock should have made this impossible: try the whole transaction again on what is there now.
+            return Err(StoreError::Conflict(format!(
+                "{} of {} task instances had changed",
+                writes.len() - written.len(),
+                writes.len()
+            )));
+        }
+    }
+    if !ws.xcoms.is_empty() {
+        tx.put_xcoms(&ws.xcoms).await?;
+    }
+    let runs = ws.changed_runs();
+    if !runs.is_empty() {
+        tx.update_runs(&runs).await?;
+    }
+    if !ws.attempts.is_empty() {
+        tx.insert_attempts(&ws.attempts).await?;
+    }
+    let deltas: Vec<(LimitKey, i64)> = ws
+        .spent
+        .iter()
+        .filter(|(_, n)| **n != 0)
+        .map(|(key, n)| (key.clone(), *n))
+        .collect();
+    if !deltas.is_empty() {
+        tx.spend_limits(&deltas).await?;
+    }
+    if !outbox.is_empty() {
+        tx.insert_outbox(outbox).await?;
+    }
+    Ok(())
+}

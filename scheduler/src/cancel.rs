@@ -1,0 +1,72 @@
+//! Ends the dispatches of runs that are being stopped.
+
+use crate::{SchedulerHandle, effects, repeat};
+use gristmill_broker::{ControlTarget, Publication, Target};
+use gristmill_common::{engine::Command, ids::Dispatch, message::Control, state::TaskState};
+use gristmill_presence::CancelState;
+use gristmill_store::OutDispatch;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Marks the dispatches as cancelled in presence, from when on nobody can claim them; tells the workers that hold one; and
+/// ends those that nobody holds. Repeated every second while the run has any left.
+pub(crate) async fn cancel(handle: &Arc<SchedulerHandle>, dispatches: &[OutDispatch]) {
+    let ids: Vec<(i64, i64)> = dispatches
+        .iter()
+        .map(|d| (d.dispatch.ti.0, d.dispatch.fence.0))
+        .collect();
+    let cancels = match handle.presence.cancel(&ids).await {
+        Ok(cancels) => cancels,
+        Err(error) => {
+            tracing::warn!(%error, "cannot cancel yet; will be tried again");
+            return;
+        }
+    };
+    let restored = handle
+        .epoch
+        .borrow()
+        .seen_for(handle.config.lease + handle.config.judge_margin);
+    let mut by_worker: BTreeMap<String, Vec<Dispatch>> = BTreeMap::new();
+    let mut unclaimed = Vec::new();
+    for (out, state) in dispatches.iter().zip(cancels.states) {
+        match state {
+            CancelState::HeldBy(worker) => by_worker.entry(worker).or_default().push(out.dispatch),
+            // A proof only under the epoch of the dispatch, or once every worker has restored its claims under the new one.
+            CancelState::NotClaimed
+                if out.state == TaskState::Queued && (out.epoch == cancels.epoch || restored) =>
+            {
+                unclaimed.push(Command::CancelledUnclaimed {
+                    run: out.run,
+                    dispatch: out.dispatch,
+                });
+            }
+            CancelState::NotClaimed | CancelState::Released => {}
+        }
+    }
+    tell_workers(handle, by_worker).await;
+    if unclaimed.is_empty() {
+        return;
+    }
+    let context = handle.context();
+    match repeat::until_answered("cancelling", || {
+        handle.store.apply(&unclaimed, &[], &context)
+    })
+    .await
+    {
+        Ok(applied) => effects::carry_out(handle, applied),
+        Err(error) => tracing::error!(%error, "cannot cancel"),
+    }
+}
+
+/// A nudge; the mark in presence reaches the worker with its next renewal anyway.
+async fn tell_workers(handle: &SchedulerHandle, by_worker: BTreeMap<String, Vec<Dispatch>>) {
+    let batch: Vec<Publication> = by_worker
+        .into_iter()
+        .map(|(incarnation, dispatches)| {
+            let body = serde_json::to_vec(&Control::Cancel { dispatches }).unwrap_or_default();
+            Publication::new(Target::Control(ControlTarget::Worker { incarnation }), body)
+        })
+        .collect();
+    if !batch.is_empty() {
+        handle.broker.publish(batch).await;
+    }
+}

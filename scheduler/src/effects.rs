@@ -1,0 +1,29 @@
+//! What follows a committed transaction. Losing any of it costs time only: reconcilers find it in the database.
+
+use crate::{SchedulerHandle, cancel};
+use gristmill_store::Applied;
+use std::sync::Arc;
+
+/// Publishes, wakes and cancels what a transaction asked for.
+pub(crate) fn carry_out(handle: &Arc<SchedulerHandle>, applied: Applied) {
+    if !applied.outbox.is_empty() {
+        metrics::counter!("gristmill_dispatches_total").increment(applied.outbox.len() as u64);
+        // Fails only when the relay is gone, and with it this scheduler.
+        let _ = handle.to_publish.send(applied.outbox);
+    }
+    if applied.more_ready {
+        handle.wake_dispatch.notify_one();
+    }
+    if !applied.ended_runs.is_empty() {
+        metrics::counter!("gristmill_runs_ended_total").increment(applied.ended_runs.len() as u64);
+        // Each made room in its DAG's max_active_runs.
+        handle.wake_runs.notify_one();
+    }
+    if applied.stale > 0 {
+        metrics::counter!("gristmill_stale_events_total").increment(applied.stale as u64);
+    }
+    if !applied.to_cancel.is_empty() {
+        let handle = handle.clone();
+        tokio::spawn(async move { cancel::cancel(&handle, &applied.to_cancel).await });
+    }
+}

@@ -1,0 +1,27 @@
+//! Reconcilers: small loops without input that read the database and repair what a crash left. Crash repair is the normal
+//! path, late.
+
+mod dead;
+mod lost;
+mod outbox;
+mod queues;
+mod restart;
+mod retention;
+mod retries;
+mod unclaimed;
+
+pub use restart::adopt_dead_host;
+
+use crate::SchedulerHandle;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+pub(crate) fn spawn(handle: &Arc<SchedulerHandle>, loops: &mut JoinSet<()>) {
+    loops.spawn(dead::run(handle.clone()));
+    loops.spawn(lost::run(handle.clone()));
+    loops.spawn(outbox::run(handle.clone()));
+    loops.spawn(queues::run(handle.clone()));
+    loops.spawn(retention::run(handle.clone()));
+    loops.spawn(retries::run(handle.clone()));
+    loops.spawn(unclaimed::run(handle.clone()));
+}

@@ -135,10 +135,7 @@ impl GuardianClient {
                 program: config.program,
                 source,
             })?;
-        let reader = match ours
-            .try_clone()
-            .and_then(|socket| ReportReader::ready(socket))
-        {
+        let reader = match ours.try_clone().and_then(ReportReader::ready) {
             Ok(reader) => reader,
             Err(error) => {
                 return Err(StartError::NotReady {
@@ -205,7 +202,7 @@ impl GuardianClient {
         self.send(&Request::Kill { id }.encode(), &[])
     }
 
-    /// Moves the lease deadline (CLOCK_BOOTTIME, see [`boottime_now_ns`](crate::boottime_now_ns)) forward; an earlier one
+    /// Moves the lease deadline (`CLOCK_BOOTTIME`, see [`boottime_now_ns`](crate::boottime_now_ns)) forward; an earlier one
     /// than the present is ignored. Until the first call there is none.
     pub fn set_deadline(&self, boottime_ns: u64) -> Result<(), ClientError> {
         self.send(&Request::Deadline { boottime_ns }.encode(), &[])

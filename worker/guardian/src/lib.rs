@@ -21,7 +21,7 @@
 //! | shim | guardian | SIGCHLD | the orphans, now its children, are killed, the ending reported |
 //! | shim | main process of the task | parent death signal | it is killed by the kernel |
 //!
-//! The lease deadline is one timer on CLOCK_BOOTTIME that the guardian sets and all shims poll: a guardian that is
+//! The lease deadline is one timer on `CLOCK_BOOTTIME` that the guardian sets and all shims poll: a guardian that is
 //! stopped or starved does not keep them from acting on it.
 
 mod client;
@@ -42,7 +42,7 @@ pub use request::{Limits, RequestError, SpawnRequest};
 pub use server::run_guardian;
 pub use user::{User, UserError};
 
-/// CLOCK_BOOTTIME in nanoseconds: the clock of lease deadlines, which also runs while the host is suspended.
+/// `CLOCK_BOOTTIME` in nanoseconds: the clock of lease deadlines, which also runs while the host is suspended.
 pub fn boottime_now_ns() -> u64 {
     sys::boottime_ns()
 }

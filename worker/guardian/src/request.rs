@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Linux's MAX_ARG_STRLEN: the longest single argument or `NAME=value`, its final NUL included.
+/// Linux's `MAX_ARG_STRLEN`: the longest single argument or `NAME=value`, its final NUL included.
 const MAX_STRING: usize = 128 * 1024;
 /// All arguments together, and all of the environment together. Linux's own limit depends on the stack limit and is
 /// reported as `SpawnFailureKind::TooBig` if it is lower.
@@ -25,7 +25,7 @@ pub struct SpawnRequest {
     pub limits: Limits,
     /// `None`: the user of the worker.
     pub user: Option<User>,
-    /// The standard streams; `None` is `/dev/null`. Give the task blocking ends, as `std::io::pipe` makes them: O_NONBLOCK
+    /// The standard streams; `None` is `/dev/null`. Give the task blocking ends, as `std::io::pipe` makes them: `O_NONBLOCK`
     /// is shared with every holder of an end, and most programs cannot cope with it.
     pub stdin: Option<OwnedFd>,
     pub stdout: Option<OwnedFd>,

@@ -52,9 +52,9 @@ impl Writer {
         self
     }
 
-    pub(crate) fn list<T>(self, items: &[T], mut each: impl FnMut(Self, &T) -> Self) -> Self {
+    pub(crate) fn list<T>(self, items: &[T], each: impl FnMut(Self, &T) -> Self) -> Self {
         let start = self.u32(items.len() as u32);
-        items.iter().fold(start, |writer, item| each(writer, item))
+        items.iter().fold(start, each)
     }
 
     /// Absent is 0 and present is the value + 1, so the largest u64 is not representable (no limit is that large).

@@ -26,7 +26,7 @@ const CHUNK: usize = 16 * 1024;
 struct Task {
     shim: Pid,
     spawned: bool,
-    /// Why it was last told to kill its tree, and from when on (CLOCK_BOOTTIME) the shim is killed for not having done it.
+    /// Why it was last told to kill its tree, and from when on (`CLOCK_BOOTTIME`) the shim is killed for not having done it.
     ordered: Option<(KilledBy, u64)>,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Guardian {
     shims: BTreeMap<Pid, u64>,
     lost: Vec<Lost>,
     sweeper: Option<Sweeper>,
-    /// CLOCK_BOOTTIME; 0 is none.
+    /// `CLOCK_BOOTTIME`; 0 is none.
     deadline: u64,
     expired: bool,
     /// The worker is gone or wants the end.
@@ -372,14 +372,17 @@ impl Guardian {
         let mut any = false;
         while let Reaped::Child { pid, usage, .. } = sys::reap_any() {
             match self.shims.remove(&pid) {
-                Some(id) => ended.push((id, usage)),
+                Some(id) => ended.push((pid, id, usage)),
                 None => any = true,
             }
         }
         // What a dead shim wrote is in the pipe by now.
         self.take_reports(pipe, chunk)?;
-        for (id, usage) in ended {
-            if let Some(task) = self.tasks.remove(&id) {
+        for (pid, id, usage) in ended {
+            // The id may be in use again, by a task that was started as soon as this one's ending was reported.
+            if self.tasks.get(&id).is_some_and(|task| task.shim == pid)
+                && let Some(task) = self.tasks.remove(&id)
+            {
                 any = true;
                 self.lost.push(Lost { id, task, usage });
                 self.sweeper.get_or_insert_with(Sweeper::new);

@@ -55,19 +55,15 @@ fn candidates(spec: &SpawnSpec) -> Vec<CString> {
 }
 
 fn rlimits(limits: &Limits) -> Vec<(u32, u64, u64)> {
-    let mut list = vec![(libc::RLIMIT_CORE as u32, 0, 0)];
+    let mut list = vec![(libc::RLIMIT_CORE, 0, 0)];
     if let Some(seconds) = limits.cpu_seconds {
-        list.push((
-            libc::RLIMIT_CPU as u32,
-            seconds,
-            seconds.saturating_add(CPU_GRACE),
-        ));
+        list.push((libc::RLIMIT_CPU, seconds, seconds.saturating_add(CPU_GRACE)));
     }
     if let Some(files) = limits.open_files {
-        list.push((libc::RLIMIT_NOFILE as u32, files, files));
+        list.push((libc::RLIMIT_NOFILE, files, files));
     }
     if let Some(bytes) = limits.file_size_bytes {
-        list.push((libc::RLIMIT_FSIZE as u32, bytes, bytes));
+        list.push((libc::RLIMIT_FSIZE, bytes, bytes));
     }
     list
 }

@@ -71,7 +71,7 @@ pub(crate) fn poll(list: &mut [Poll], timeout: Option<Duration>) {
     unsafe { libc::poll(list.as_mut_ptr().cast(), list.len() as libc::nfds_t, ms) };
 }
 
-/// An unarmed timer on CLOCK_BOOTTIME, readable from its expiry until it is set anew.
+/// An unarmed timer on `CLOCK_BOOTTIME`, readable from its expiry until it is set anew.
 pub(crate) fn boottime_timer() -> io::Result<OwnedFd> {
     // SAFETY: no memory preconditions; the new descriptor has no other owner.
     unsafe {
@@ -108,7 +108,7 @@ pub(crate) fn set_timer(fd: BorrowedFd<'_>, at_ns: u64) -> io::Result<()> {
     .map(drop)
 }
 
-/// Writes to a pipe; false if it has no room or no reader. For at most PIPE_BUF bytes, which go whole or not at all.
+/// Writes to a pipe; false if it has no room or no reader. For at most `PIPE_BUF` bytes, which go whole or not at all.
 pub(crate) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> bool {
     // SAFETY: the pointer and length are those of a slice, which is only read.
     unsafe {

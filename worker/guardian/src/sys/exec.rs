@@ -16,7 +16,7 @@ pub(crate) struct ExecPlan<'a> {
     pub(crate) cwd: &'a CString,
     /// What becomes 0, 1 and 2; all above 2.
     pub(crate) stdio: [RawFd; 3],
-    /// Resource (RLIMIT_…), soft and hard limit.
+    /// Resource (`RLIMIT_…`), soft and hard limit.
     pub(crate) limits: &'a [(u32, u64, u64)],
     /// Uid, gid, supplementary groups.
     pub(crate) user: Option<(u32, u32, &'a [u32])>,

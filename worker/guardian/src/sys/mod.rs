@@ -25,7 +25,7 @@ pub(crate) use users::user_by_name;
 
 use std::io;
 
-/// CLOCK_BOOTTIME in nanoseconds: the clock of leases, which also runs while the host is suspended.
+/// `CLOCK_BOOTTIME` in nanoseconds: the clock of leases, which also runs while the host is suspended.
 pub(crate) fn boottime_ns() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,

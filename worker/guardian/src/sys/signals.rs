@@ -75,7 +75,7 @@ pub(crate) fn read_signal(fd: BorrowedFd<'_>) -> Option<Received> {
         let mut info: libc::signalfd_siginfo = std::mem::zeroed();
         let size = size_of::<libc::signalfd_siginfo>();
         let read = libc::read(fd.as_raw_fd(), (&raw mut info).cast(), size);
-        (read == size as isize).then(|| Received {
+        (read == size as isize).then_some(Received {
             signal: info.ssi_signo as libc::c_int,
             sender: info.ssi_pid as Pid,
             value: info.ssi_int,

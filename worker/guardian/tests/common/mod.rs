@@ -13,17 +13,17 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 /// Only reached by a test that fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub const FIXTURE: &str = env!("CARGO_BIN_EXE_guardian-fixture");
+pub(crate) const FIXTURE: &str = env!("CARGO_BIN_EXE_guardian-fixture");
 
-pub struct Worker {
-    pub client: GuardianClient,
-    pub events: Receiver<Event>,
+pub(crate) struct Worker {
+    pub(crate) client: GuardianClient,
+    pub(crate) events: Receiver<Event>,
 }
 
 impl Worker {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (send, events) = mpsc::channel();
         let config = GuardianConfig {
             program: FIXTURE.into(),
@@ -34,12 +34,12 @@ impl Worker {
         Worker { client, events }
     }
 
-    pub fn next(&self) -> Event {
+    pub(crate) fn next(&self) -> Event {
         self.events.recv_timeout(PATIENCE).expect("an event")
     }
 
     /// The next event, which is the start of this task.
-    pub fn spawned(&self, wanted: u64) -> u32 {
+    pub(crate) fn spawned(&self, wanted: u64) -> u32 {
         match self.next() {
             Event::Spawned { id, pid } if id == wanted => pid,
             other => panic!("task {wanted} should have started: {other:?}"),
@@ -47,21 +47,21 @@ impl Worker {
     }
 
     /// The next event, which is the end of this task.
-    pub fn exited(&self, wanted: u64) -> Exited {
+    pub(crate) fn exited(&self, wanted: u64) -> Exited {
         match self.next() {
             Event::Exited(exited) if exited.id == wanted => exited,
             other => panic!("task {wanted} should have ended: {other:?}"),
         }
     }
 
-    pub fn run(&self, id: u64, request: SpawnRequest) -> Exited {
+    pub(crate) fn run(&self, id: u64, request: SpawnRequest) -> Exited {
         self.client.spawn(id, request).expect("sent");
         self.spawned(id);
         self.exited(id)
     }
 
     /// Runs a task to its end and returns what it wrote to stdout.
-    pub fn output(&self, mut request: SpawnRequest) -> String {
+    pub(crate) fn output(&self, mut request: SpawnRequest) -> String {
         let (mut reader, writer) = std::io::pipe().expect("a pipe");
         request.stdout = Some(writer.into());
         self.client.spawn(1, request).expect("sent");
@@ -78,20 +78,20 @@ impl Worker {
     }
 }
 
-pub fn shell(script: &str) -> SpawnRequest {
+pub(crate) fn shell(script: &str) -> SpawnRequest {
     let mut request = SpawnRequest::new(["sh", "-c", script]);
     request.env = vec![("PATH".into(), "/usr/bin:/bin".into())];
     request
 }
 
 /// A named pipe that only tasks open for writing: its lines are theirs, and its end is the death of all of them.
-pub struct Fifo {
-    pub path: PathBuf,
+pub(crate) struct Fifo {
+    pub(crate) path: PathBuf,
     lines: Receiver<String>,
 }
 
 impl Fifo {
-    pub fn new(folder: &Path, name: &str) -> Self {
+    pub(crate) fn new(folder: &Path, name: &str) -> Self {
         let path = folder.join(name);
         assert!(
             Command::new("mkfifo")
@@ -112,12 +112,12 @@ impl Fifo {
         Fifo { path, lines }
     }
 
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         self.lines.recv_timeout(PATIENCE).expect("a line")
     }
 
     /// Waits until no process has the pipe open for writing.
-    pub fn wait_for_end(&self) {
+    pub(crate) fn wait_for_end(&self) {
         match self.lines.recv_timeout(PATIENCE) {
             Err(RecvTimeoutError::Disconnected) => {}
             other => panic!("processes still hold {}: {other:?}", self.path.display()),
@@ -126,7 +126,7 @@ impl Fifo {
 
     /// A script whose process (with a child of its own) leaves session and group, is orphaned, ignores SIGTERM, writes its
     /// pid to the pipe and lives on.
-    pub fn daemon(&self) -> String {
+    pub(crate) fn daemon(&self) -> String {
         let path = self.path.display();
         let body = format!(
             "trap \"\" TERM HUP INT; exec 9>{path}; echo $$ >&9; while :; do sleep 1000; done"
@@ -135,11 +135,11 @@ impl Fifo {
     }
 }
 
-pub fn is_alive(pid: &str) -> bool {
+pub(crate) fn is_alive(pid: &str) -> bool {
     Path::new("/proc").join(pid).exists()
 }
 
-pub fn parent(pid: u32) -> i32 {
+pub(crate) fn parent(pid: u32) -> i32 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("alive");
     let fields = stat.rsplit_once(')').expect("a name").1;
     fields
@@ -151,7 +151,7 @@ pub fn parent(pid: u32) -> i32 {
 }
 
 /// Sends a signal by the name of kill(1).
-pub fn signal(name: &str, pids: &[i32]) {
+pub(crate) fn signal(name: &str, pids: &[i32]) {
     let mut kill = Command::new("kill");
     kill.arg(format!("-{name}"))
         .args(pids.iter().map(i32::to_string));

@@ -1,0 +1,9 @@
+//! All tests of the data engine, in one target: each one that links DataFusion is large.
+
+mod commit;
+mod cuts;
+mod equality;
+mod errors;
+mod limits;
+mod s3;
+mod support;

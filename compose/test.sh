@@ -1,0 +1,228 @@
+#!/usr/bin/env bash
+# Tests the compose stack on a real engine: bring-up with three workers, one run, scaling 1 → 3 → 1 under 300 tasks, a
+# partitioned data task on three workers.
+#
+# Uses the engine that DOCKER_HOST or the default socket reaches; as root starts a private one (own data folder, own
+# socket) when there is none. Base images that the engine lacks are replaced by stand-ins (standins/build.sh).
+#
+#   GRISTMILL_BIN_DIR     folder with built `gristmill` and `gristmill-data`; default target/debug
+#   COMPOSE_TEST_WIRING=1 stops after bring-up and scaling: for checking the file with stub binaries
+#   COMPOSE_TEST_KEEP=1   leaves stack and engine running and says how to reach them
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+
+say() { printf '%s compose test: %s\n' "$(date +%T)" "$*" >&2; }
+fail() { say "FAILED: $*"; exit 1; }
+
+missing=()
+for program in docker curl strip; do command -v "$program" >/dev/null || missing+=("$program"); done
+if docker compose version >/dev/null 2>&1; then
+    compose_program=(docker compose)
+elif command -v docker-compose >/dev/null; then
+    compose_program=(docker-compose)
+else
+    missing+=("docker-compose")
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+    fail "missing: ${missing[*]} (as root: apt-get install docker.io docker-compose curl binutils; or leave this test out: GRISTMILL_TEST_COMPOSE=0 make test)"
+fi
+
+work=$(mktemp -d -t gristmill-compose-XXXXXX)
+export COMPOSE_PROJECT_NAME=gristmilltest$$
+export GRISTMILL_IMAGE=gristmill:test-$$
+export GRISTMILL_DAGS_DIR=$work/dags
+export GRISTMILL_PORT=${GRISTMILL_PORT:-$((18000 + $$ % 2000))}
+export WORKER_CONCURRENCY=8 WORKER_DRAIN_TIMEOUT=30s WORKER_STOP_GRACE_PERIOD=60s
+engine=
+
+compose() { "${compose_program[@]}" -f "$root/compose/docker-compose.yml" "$@"; }
+
+cleanup() {
+    local code=$?
+    trap - EXIT
+    if [ "$code" -ne 0 ]; then
+        compose ps >&2 2>/dev/null || true
+        compose logs --no-color --tail=40 >&2 2>/dev/null || true
+        [ -z "$engine" ] || tail -5 "$work/dockerd.log" >&2 || true
+    fi
+    if [ "${COMPOSE_TEST_KEEP:-}" = 1 ]; then
+        say "kept: DOCKER_HOST=${DOCKER_HOST:-} COMPOSE_PROJECT_NAME=$COMPOSE_PROJECT_NAME GRISTMILL_IMAGE=$GRISTMILL_IMAGE, folder $work"
+        exit "$code"
+    fi
+    compose down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1 || true
+    docker image rm "$GRISTMILL_IMAGE" >/dev/null 2>&1 || true
+    if [ -n "$engine" ]; then
+        kill "$engine" 2>/dev/null || true
+        wait "$engine" 2>/dev/null || true
+    fi
+    rm -rf "$work" || true
+    exit "$code"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+wait_for() { # SECONDS WHAT COMMAND...
+    local deadline=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@"; do
+        [ "$SECONDS" -lt "$deadline" ] || fail "waited in vain for $what"
+        sleep 0.2
+    done
+}
+
+# --- engine --------------------------------------------------------------------------------------------------------
+
+if ! docker info >/dev/null 2>&1; then
+    [ "$(id -u)" = 0 ] && command -v dockerd >/dev/null \
+        || fail "no Docker engine answers, and only root with dockerd can start one (apt-get install docker.io)"
+    say "starting a private Docker engine"
+    # --bridge=none: a bridge of our own would need to be removed; compose makes its networks itself.
+    dockerd --data-root "$work/docker" --exec-root "$work/exec" --pidfile "$work/dockerd.pid" \
+        --host "unix://$work/docker.sock" --bridge=none >"$work/dockerd.log" 2>&1 &
+    engine=$!
+    export DOCKER_HOST=unix://$work/docker.sock
+    wait_for 60 "the Docker engine (log: $work/dockerd.log)" docker info >/dev/null 2>&1
+fi
+
+# --- images --------------------------------------------------------------------------------------------------------
+
+for image in debian:bookworm-slim postgres:15 rabbitmq:3.10 redis:7.0; do
+    if ! docker image inspect "$image" >/dev/null 2>&1; then
+        compose/standins/build.sh
+        break
+    fi
+done
+
+bin=${GRISTMILL_BIN_DIR:-$root/target/debug}
+mkdir -p "$work/image" "$work/dags"
+for program in gristmill gristmill-data; do
+    [ -x "$bin/$program" ] || fail "$bin/$program is missing: cargo build --bin $program, or set GRISTMILL_BIN_DIR"
+    # Debug builds with the data engine are hundreds of megabytes of symbols.
+    strip -o "$work/image/$program" "$bin/$program" 2>/dev/null || cp "$bin/$program" "$work/image/$program"
+done
+cp compose/secrets.sh "$work/image/"
+# The classic builder: clients without the buildx plugin have no other.
+DOCKER_BUILDKIT=0 docker build --quiet --network none --target prebuilt --tag "$GRISTMILL_IMAGE" \
+    --file compose/Dockerfile "$work/image" 2>/dev/null >/dev/null || fail "building the image"
+say "image built ($(docker image inspect --format '{{.Size}}' "$GRISTMILL_IMAGE" | numfmt --to=iec))"
+
+# --- bring-up ------------------------------------------------------------------------------------------------------
+
+# Whether every container is healthy and the one-shots have ended well; 1 means not yet, 2 means it never will be.
+all_well() {
+    local ids
+    ids=$(compose ps -aq 2>/dev/null || compose ps -q)
+    [ -n "$ids" ] || return 1
+    # shellcheck disable=SC2086
+    docker inspect --format \
+        '{{index .Config.Labels "com.docker.compose.service"}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}-{{end}} {{.State.ExitCode}}' $ids |
+        while read -r service status health code; do
+            case "$service $status $health $code" in
+            "secrets exited "*" 0" | "migrate exited "*" 0" | *" running healthy "*) ;;
+            *" exited "*) say "$service ended with status $code"; exit 2 ;;
+            *" unhealthy "*) say "$service is unhealthy"; exit 2 ;;
+            *) exit 1 ;;
+            esac
+        done
+}
+
+bring_up() { # WORKERS
+    if [ "${compose_program[*]}" = "docker compose" ]; then
+        compose up -d --no-build --wait --wait-timeout 240 --scale "worker=$1"
+        return
+    fi
+    # Version 1 has no --wait.
+    compose up -d --no-build --scale "worker=$1" || return
+    local deadline=$((SECONDS + 240)) code
+    while :; do
+        code=0
+        (all_well) || code=$?
+        case $code in
+        0) return 0 ;;
+        1) ;;
+        *) return "$code" ;;
+        esac
+        [ "$SECONDS" -lt "$deadline" ] || { say "not healthy within 240 s"; return 1; }
+        sleep 0.5
+    done
+}
+
+up() { # WORKERS
+    (bring_up "$1") >"$work/up.log" 2>&1 || { cat "$work/up.log" >&2; fail "up --scale worker=$1"; }
+}
+
+workers() { compose ps -q worker | wc -l; }
+scale() { # WORKERS; does not wait for those that drain
+    compose up -d --no-build --no-recreate --scale "worker=$1" >>"$work/up.log" 2>&1 || { cat "$work/up.log" >&2; fail "scaling to $1"; }
+}
+
+cp -r compose/testdags/. "$work/dags/" 2>/dev/null || true
+[ ! -x compose/testdags/make-data.sh ] || compose/testdags/make-data.sh "$work/dags/data"
+start=$SECONDS
+up 3
+say "up with three workers after $((SECONDS - start)) s"
+[ "$(workers)" = 3 ] || fail "$(workers) workers instead of 3"
+
+if [ "${COMPOSE_TEST_WIRING:-}" = 1 ]; then
+    up 1
+    [ "$(workers)" = 1 ] || fail "$(workers) workers instead of 1"
+    # What the worker must not see, and what every role must.
+    compose exec -T worker sh -c 'test -r /run/gristmill/amqp_url && test ! -e /run/gristmill/database_url' || fail "secrets of the worker"
+    compose exec -T api sh -c 'test -r /run/gristmill/database_url && test -w /var/lib/gristmill/store' || fail "files of the api"
+    before=$(compose exec -T api cat /run/gristmill/database_url)
+    compose up -d --no-build --scale worker=1 >/dev/null 2>&1
+    [ "$before" = "$(compose exec -T api cat /run/gristmill/database_url)" ] || fail "secrets changed on the second up"
+    say "wiring is right (no run was made: COMPOSE_TEST_WIRING=1)"
+    exit 0
+fi
+
+# --- client --------------------------------------------------------------------------------------------------------
+
+export GRISTMILL_API_URL=http://127.0.0.1:$GRISTMILL_PORT
+password=$(compose exec -T api cat /run/gristmill/admin_password | tr -d '\r\n')
+GRISTMILL_TOKEN=$(curl -sS --fail-with-body -H 'Content-Type: application/json' \
+    -d "{\"username\":\"admin\",\"password\":\"$password\"}" "$GRISTMILL_API_URL/auth/token" |
+    sed -n 's/.*"access_token" *: *"\([^"]*\)".*/\1/p')
+[ -n "$GRISTMILL_TOKEN" ] || fail "no token from $GRISTMILL_API_URL/auth/token"
+export GRISTMILL_TOKEN
+gristmill() { "$bin/gristmill" "$@"; }
+
+for dag in compose_hello compose_fanout compose_data; do
+    wait_for 60 "the DAG $dag" sh -c "'$bin/gristmill' dags show $dag >/dev/null 2>&1"
+done
+
+# --- one run -------------------------------------------------------------------------------------------------------
+
+gristmill run compose_hello --wait --timeout 2m || fail "the run of compose_hello"
+say "one run: right"
+
+# --- a partitioned data task on three workers --------------------------------------------------------------------------
+
+gristmill run compose_data --run-id data1 --wait --timeout 5m || fail "the run of compose_data"
+gristmill xcom get compose_data data1 check >"$work/check.txt" || fail "no result of compose_data"
+grep -q right "$work/check.txt" || fail "compose_data gave $(cat "$work/check.txt")"
+say "a data task on three workers: right"
+
+# --- scaling under load ------------------------------------------------------------------------------------------------
+
+up 1
+gristmill run compose_fanout --run-id fanout1 >/dev/null
+scale 3
+wait_for 60 "three workers" sh -c "[ \$(docker ps -q --filter label=com.docker.compose.project=$COMPOSE_PROJECT_NAME --filter label=com.docker.compose.service=worker | wc -l) = 3 ]"
+scale 1
+gristmill runs wait compose_fanout fanout1 --timeout 5m || fail "the run of compose_fanout ended badly"
+[ "$(workers)" = 1 ] || fail "$(workers) workers instead of 1"
+gristmill tasks list compose_fanout fanout1 -o json >"$work/tasks.json"
+python3 - "$work/tasks.json" <<'PY' || fail "task instances of compose_fanout"
+import json, sys
+tasks = json.load(open(sys.argv[1]))
+tasks = tasks.get("task_instances", tasks) if isinstance(tasks, dict) else tasks
+fan = [t for t in tasks if t["task_id"] == "fan"]
+wrong = [t for t in fan if t["state"] != "success"]
+assert len(fan) == 300, f"{len(fan)} task instances instead of 300"
+assert not wrong, f"{len(wrong)} not successful, first: {wrong[0]}"
+PY
+say "300 tasks while scaling 1 → 3 → 1: right"
+say "PASSED in $SECONDS s"

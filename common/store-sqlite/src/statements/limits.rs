@@ -1,0 +1,174 @@
+//! Limits, and pools, which are limits with a description.
+
+use crate::{
+    codec::{Flag, encode},
+    session::{Session, args},
+};
+use gristmill_store::{LimitKey, LimitRow, PoolRow, StoreError, StoreResult};
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+
+/// Airflow's pool of tasks that name none.
+const DEFAULT_POOL: &str = "default_pool";
+
+impl Session {
+    pub(crate) async fn ensure_limits(
+        &mut self,
+        limits: &[(LimitKey, i64)],
+        overwrite: bool,
+    ) -> StoreResult<()> {
+        // `WHERE true`: without it the parser takes ON CONFLICT for a join's ON.
+        const SQL: &str = "
+            INSERT INTO limits (kind, name, cap)
+            SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1) WHERE true
+            ON CONFLICT (kind, name) DO UPDATE SET cap = excluded.cap WHERE ?2 AND cap <> excluded.cap";
+        if limits.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<_> = limits
+            .iter()
+            .map(|(key, cap)| {
+                let (kind, name) = key.columns();
+                (kind, name, *cap)
+            })
+            .collect();
+        self.execute(SQL, args![encode(&rows)?, overwrite]).await?;
+        Ok(())
+    }
+
+    /// The limits that exist, in the order of their columns.
+    pub(crate) async fn limits(&mut self, keys: &[LimitKey]) -> StoreResult<Vec<LimitRow>> {
+        const SQL: &str = "
+            SELECT json_array(l.kind, l.name, l.cap, l.used, l.paused)
+            FROM json_each(?1) AS k CROSS JOIN limits AS l ON l.kind = k.value ->> 0 AND l.name = k.value ->> 1
+            ORDER BY l.kind, l.name";
+        #[derive(Deserialize)]
+        struct Record {
+            kind: String,
+            name: String,
+            cap: i64,
+            used: i64,
+            paused: Flag,
+        }
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let columns: BTreeMap<_, _> = keys.iter().map(|key| (key.columns(), key)).collect();
+        let names: Vec<_> = columns.keys().collect();
+        let by_name: HashMap<(&str, &str), &LimitKey> = columns
+            .iter()
+            .map(|((kind, name), key)| ((*kind, name.as_str()), *key))
+            .collect();
+        let records: Vec<Record> = self.rows(SQL, args![encode(&names)?]).await?;
+        Ok(records
+            .into_iter()
+            .filter_map(|r| {
+                let key = by_name.get(&(r.kind.as_str(), r.name.as_str()))?;
+                Some(LimitRow {
+                    key: (*key).clone(),
+                    cap: r.cap,
+                    used: r.used,
+                    paused: r.paused.0,
+                })
+            })
+            .collect())
+    }
+
+    pub(crate) async fn spend_limits(&mut self, deltas: &[(LimitKey, i64)]) -> StoreResult<()> {
+        const SQL: &str = "
+            UPDATE limits AS l SET used = used + (d.value ->> 2)
+            FROM json_each(?1) AS d
+            WHERE l.kind = d.value ->> 0 AND l.name = d.value ->> 1
+                AND used + (d.value ->> 2) >= 0
+                AND (d.value ->> 2 < 0 OR cap < 0 OR used + (d.value ->> 2) <= cap)
+            RETURNING json_array(kind, name)";
+        // UPDATE … FROM takes one of several rows that meet the same target: they are added up here.
+        let mut sums: BTreeMap<(&str, String), i64> = BTreeMap::new();
+        for (key, delta) in deltas {
+            *sums.entry(key.columns()).or_default() += delta;
+        }
+        sums.retain(|_, delta| *delta != 0);
+        if sums.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<_> = sums
+            .iter()
+            .map(|((kind, name), delta)| (kind, name, delta))
+            .collect();
+        let spent: Vec<(String, String)> = self.rows(SQL, args![encode(&rows)?]).await?;
+        if spent.len() == sums.len() {
+            return Ok(());
+        }
+        let refused: Vec<_> = sums
+            .iter()
+            .filter(|((kind, name), _)| !spent.iter().any(|(k, n)| k == kind && n == name))
+            .map(|((kind, name), delta)| format!("{kind} {name:?} by {delta:+}"))
+            .collect();
+        Err(StoreError::Corrupt(format!(
+            "a limit that was locked cannot be changed: {}",
+            refused.join(", ")
+        )))
+    }
+
+    pub(crate) async fn pools(&mut self) -> StoreResult<Vec<PoolRow>> {
+        const SQL: &str = "
+            SELECT json_array(name, cap, used, description) FROM limits WHERE kind = 'pool' ORDER BY name";
+        let rows: Vec<(String, i64, i64, Option<String>)> = self.rows(SQL, args![]).await?;
+        Ok(rows.into_iter().map(pool_row).collect())
+    }
+
+    pub(crate) async fn put_pool(
+        &mut self,
+        name: &str,
+        slots: i64,
+        description: Option<&str>,
+    ) -> StoreResult<PoolRow> {
+        const SQL: &str = "
+            INSERT INTO limits (kind, name, cap, description) VALUES ('pool', ?1, ?2, ?3)
+            ON CONFLICT (kind, name) DO UPDATE SET cap = excluded.cap, description = excluded.description
+            RETURNING json_array(name, cap, used, description)";
+        self.one(SQL, args![name, slots, description])
+            .await
+            .map(pool_row)
+    }
+
+    pub(crate) async fn delete_pool(&mut self, name: &str) -> StoreResult<()> {
+        if name == DEFAULT_POOL {
+            return Err(StoreError::Refused(format!(
+                "{DEFAULT_POOL} cannot be deleted: tasks that name no pool are in it"
+            )));
+        }
+        let used: Option<(i64,)> = self
+            .row(
+                "SELECT json_array(used) FROM limits WHERE kind = 'pool' AND name = ?1",
+                args![name],
+            )
+            .await?;
+        match used {
+            None => Err(StoreError::NotFound {
+                what: "pool",
+                name: name.to_owned(),
+            }),
+            Some((used,)) if used > 0 => Err(StoreError::Refused(format!(
+                "pool {name:?} cannot be deleted: {used} of its slots are occupied"
+            ))),
+            Some(_) => {
+                self.execute(
+                    "DELETE FROM limits WHERE kind = 'pool' AND name = ?1",
+                    args![name],
+                )
+                .await?;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn pool_row((name, slots, occupied, description): (String, i64, i64, Option<String>)) -> PoolRow {
+    PoolRow {
+        name,
+        slots,
+        occupied,
+        description,
+    }
+}

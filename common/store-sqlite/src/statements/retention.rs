@@ -1,0 +1,62 @@
+//! What is deleted when its time is over.
+
+use super::runs::IDEMPOTENCY;
+use crate::{
+    codec::encode,
+    session::{Session, args},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use gristmill_store::StoreResult;
+
+/// How long rows of workers, barriers and components outlive their last change.
+const DAY: TimeDelta = TimeDelta::hours(24);
+
+impl Session {
+    pub(crate) async fn delete_old(
+        &mut self,
+        ended_before: DateTime<Utc>,
+        max: i64,
+    ) -> StoreResult<u64> {
+        // What belongs to a run goes with it: ON DELETE CASCADE.
+        const RUNS: &str = "
+            DELETE FROM dag_runs WHERE pk IN (
+                SELECT pk FROM dag_runs WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2)
+            RETURNING json_array(pk)";
+        // A worker that still holds a dispatch is needed to judge it.
+        const WORKERS: &str = "
+            DELETE FROM workers WHERE updated_at < ?1 AND incarnation NOT IN (
+                SELECT worker FROM task_instances WHERE state IN ('queued', 'running') AND worker IS NOT NULL)";
+        const KEYS: &str = "
+            UPDATE dag_runs SET idempotency_key = NULL, idempotency_hash = NULL
+            WHERE idempotency_key IS NOT NULL AND queued_at < ?1";
+        let day_ago = self.now - DAY;
+        let runs: Vec<(i64,)> = self.rows(RUNS, args![ended_before, max]).await?;
+        let runs: Vec<i64> = runs.into_iter().map(|(pk,)| pk).collect();
+        let deleted = runs.len() as u64;
+        self.delete_limits_of_runs(runs).await?;
+        self.execute(WORKERS, args![day_ago]).await?;
+        self.execute("DELETE FROM barriers WHERE applied_at < ?1", args![day_ago])
+            .await?;
+        self.execute(
+            "DELETE FROM components WHERE heartbeat_at < ?1",
+            args![day_ago],
+        )
+        .await?;
+        self.execute(KEYS, args![self.now - IDEMPOTENCY]).await?;
+        Ok(deleted)
+    }
+
+    /// Limits of tasks in runs are named `<run>/<task>` and have no foreign key.
+    pub(super) async fn delete_limits_of_runs(&mut self, runs: Vec<i64>) -> StoreResult<()> {
+        // '0' follows '/': all names that start with the run's key and a slash.
+        const SQL: &str = "
+            DELETE FROM limits WHERE (kind, name) IN (
+                SELECT l.kind, l.name FROM json_each(?1) AS r CROSS JOIN limits AS l
+                    ON l.kind = 'task_in_run' AND l.name > r.value || '/' AND l.name < r.value || '0')";
+        if runs.is_empty() {
+            return Ok(());
+        }
+        self.execute(SQL, args![encode(&runs)?]).await?;
+        Ok(())
+    }
+}

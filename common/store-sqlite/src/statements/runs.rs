@@ -1,0 +1,261 @@
+//! Runs, as transactions write them.
+
+use crate::{
+    codec::{Document, Flag, Micros, Named, encode, micros, time},
+    session::{Arg, Session, args},
+};
+use gristmill_common::{
+    ids::{RunPk, VersionPk},
+    row::{RunRow, RunType},
+    state::RunState,
+};
+use gristmill_store::{NewRun, StoreError, StoreResult};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The columns of a run `r`, in the order of [`RunRecord`].
+macro_rules! run_row {
+    () => {
+        "json_array(r.pk, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.triggered_by, r.logical_date, \
+         r.data_interval_start, r.data_interval_end, r.run_after, r.queued_at, r.started_at, r.ended_at, r.conf, \
+         r.params, r.note, r.cancelled, r.stop_reason, r.max_active_tasks, r.active_tasks, r.ready_tasks, \
+         r.unfinished_tasks, r.failed_leaves)"
+    };
+}
+pub(super) use run_row;
+
+#[derive(Deserialize)]
+pub(super) struct RunRecord {
+    pk: RunPk,
+    dag_id: String,
+    run_id: String,
+    version: VersionPk,
+    state: Named<RunState>,
+    run_type: Named<RunType>,
+    triggered_by: String,
+    logical_date: Option<Micros>,
+    data_interval_start: Option<Micros>,
+    data_interval_end: Option<Micros>,
+    run_after: Micros,
+    queued_at: Micros,
+    started_at: Option<Micros>,
+    ended_at: Option<Micros>,
+    conf: Document<Map<String, Value>>,
+    params: Document<Map<String, Value>>,
+    note: Option<String>,
+    cancelled: Flag,
+    stop_reason: Option<String>,
+    max_active_tasks: i32,
+    active_tasks: i32,
+    ready_tasks: i32,
+    unfinished_tasks: i32,
+    failed_leaves: i32,
+}
+
+impl From<RunRecord> for RunRow {
+    fn from(r: RunRecord) -> Self {
+        Self {
+            pk: r.pk,
+            dag_id: r.dag_id,
+            run_id: r.run_id,
+            version: r.version,
+            state: r.state.0,
+            run_type: r.run_type.0,
+            triggered_by: r.triggered_by,
+            logical_date: time(r.logical_date),
+            data_interval_start: time(r.data_interval_start),
+            data_interval_end: time(r.data_interval_end),
+            run_after: r.run_after.0,
+            queued_at: r.queued_at.0,
+            started_at: time(r.started_at),
+            ended_at: time(r.ended_at),
+            conf: r.conf.0,
+            params: r.params.0,
+            note: r.note,
+            cancelled: r.cancelled.0,
+            stop_reason: r.stop_reason,
+            max_active_tasks: r.max_active_tasks,
+            active_tasks: r.active_tasks,
+            ready_tasks: r.ready_tasks,
+            unfinished_tasks: r.unfinished_tasks,
+            failed_leaves: r.failed_leaves,
+        }
+    }
+}
+
+/// How long an idempotency key counts.
+pub(super) const IDEMPOTENCY: chrono::TimeDelta = chrono::TimeDelta::hours(24);
+
+impl Session {
+    pub(crate) async fn insert_run(&mut self, run: &NewRun) -> StoreResult<RunPk> {
+        const INSERT: &str = "
+            INSERT INTO dag_runs (dag_id, run_id, version, state, run_type, triggered_by, logical_date,
+                data_interval_start, data_interval_end, run_after, queued_at, timeout_ms, conf, params, note,
+                max_active_tasks, idempotency_key, idempotency_hash)
+            VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+            RETURNING json_array(pk)";
+        // An expired key gives way before retention comes by.
+        const EXPIRE: &str = "
+            UPDATE dag_runs SET idempotency_key = NULL, idempotency_hash = NULL
+            WHERE dag_id = ?1 AND idempotency_key = ?2 AND queued_at < ?3";
+        let (key, hash) = match &run.idempotency {
+            Some((key, hash)) => {
+                self.execute(
+                    EXPIRE,
+                    args![run.dag_id.as_str(), key.as_str(), self.now - IDEMPOTENCY],
+                )
+                .await?;
+                (Some(key.as_str()), Some(hash.as_str()))
+            }
+            None => (None, None),
+        };
+        let args = args![
+            run.dag_id.as_str(),
+            run.run_id.as_str(),
+            run.version.0,
+            run.run_type.as_str(),
+            run.triggered_by.as_str(),
+            run.logical_date,
+            run.data_interval_start,
+            run.data_interval_end,
+            run.run_after,
+            self.now,
+            run.timeout_ms,
+            encode(&run.conf)?,
+            encode(&run.params)?,
+            run.note.as_deref(),
+            run.max_active_tasks,
+            key,
+            hash,
+        ];
+        let taken = || StoreError::Exists {
+            what: "run",
+            name: run.run_id.clone(),
+        };
+        let inserted: Vec<(RunPk,)> = self.rows_unless_taken(INSERT, args, taken).await?;
+        self.announces = true;
+        inserted
+            .first()
+            .map(|(pk,)| *pk)
+            .ok_or_else(|| StoreError::Corrupt("a run was inserted without a key".to_owned()))
+    }
+
+    pub(crate) async fn run_by_idempotency_key(
+        &mut self,
+        dag_id: &str,
+        key: &str,
+    ) -> StoreResult<Option<(RunPk, String)>> {
+        const SQL: &str = "
+            SELECT json_array(pk, idempotency_hash) FROM dag_runs
+            WHERE dag_id = ?1 AND idempotency_key = ?2 AND queued_at >= ?3";
+        self.row(SQL, args![dag_id, key, self.now - IDEMPOTENCY])
+            .await
+    }
+
+    pub(crate) async fn load_runs(&mut self, runs: &[RunPk]) -> StoreResult<Vec<RunRow>> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            run_row!(),
+            " FROM dag_runs AS r WHERE r.pk IN (SELECT value FROM json_each(?1)) ORDER BY r.pk"
+        );
+        if runs.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.run_rows(SQL, args![encode(runs)?]).await
+    }
+
+    pub(crate) async fn startable_runs(&mut self, max: i64) -> StoreResult<Vec<RunPk>> {
+        // A DAG without room drops out before its queue of runs is numbered.
+        const SQL: &str = "
+            SELECT json_array(pk) FROM (
+                SELECT r.pk, r.run_after, l.cap, l.used,
+                    row_number() OVER (PARTITION BY r.dag_id ORDER BY r.run_after, r.pk) AS nth
+                FROM dag_runs AS r
+                JOIN dags AS d ON d.dag_id = r.dag_id
+                JOIN limits AS l ON l.kind = 'dag_runs' AND l.name = r.dag_id
+                WHERE r.state = 'queued' AND r.run_after <= ?1 AND d.is_paused = 0
+                    AND (l.cap < 0 OR l.used < l.cap)
+            )
+            WHERE cap < 0 OR nth <= cap - used
+            ORDER BY run_after, pk LIMIT ?2";
+        let keys: Vec<(RunPk,)> = self.rows(SQL, args![self.now, max]).await?;
+        Ok(keys.into_iter().map(|(pk,)| pk).collect())
+    }
+
+    pub(crate) async fn update_runs(&mut self, runs: &[RunRow]) -> StoreResult<()> {
+        const SQL: &str = "
+            UPDATE dag_runs AS r SET
+                state = w.value ->> 'state', active_tasks = w.value ->> 'active_tasks',
+                ready_tasks = w.value ->> 'ready_tasks', unfinished_tasks = w.value ->> 'unfinished_tasks',
+                failed_leaves = w.value ->> 'failed_leaves', max_active_tasks = w.value ->> 'max_active_tasks',
+                cancelled = w.value ->> 'cancelled', run_after = w.value ->> 'run_after',
+                queued_at = w.value ->> 'queued_at', started_at = w.value ->> 'started_at',
+                ended_at = w.value ->> 'ended_at', stop_reason = w.value ->> 'stop_reason', note = w.value ->> 'note',
+                deadline_at = (w.value ->> 'started_at') + timeout_ms * 1000
+            FROM json_each(?1) AS w
+            WHERE r.pk = w.value ->> 'pk'";
+        #[derive(Serialize)]
+        struct Json<'a> {
+            pk: RunPk,
+            state: &'static str,
+            active_tasks: i32,
+            ready_tasks: i32,
+            unfinished_tasks: i32,
+            failed_leaves: i32,
+            max_active_tasks: i32,
+            cancelled: Flag,
+            run_after: Micros,
+            queued_at: Micros,
+            started_at: Option<Micros>,
+            ended_at: Option<Micros>,
+            stop_reason: Option<&'a str>,
+            note: Option<&'a str>,
+        }
+        if runs.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<_> = runs
+            .iter()
+            .map(|run| Json {
+                pk: run.pk,
+                state: run.state.as_str(),
+                active_tasks: run.active_tasks,
+                ready_tasks: run.ready_tasks,
+                unfinished_tasks: run.unfinished_tasks,
+                failed_leaves: run.failed_leaves,
+                max_active_tasks: run.max_active_tasks,
+                cancelled: Flag(run.cancelled),
+                run_after: Micros(run.run_after),
+                queued_at: Micros(run.queued_at),
+                started_at: micros(run.started_at),
+                ended_at: micros(run.ended_at),
+                stop_reason: run.stop_reason.as_deref(),
+                note: run.note.as_deref(),
+            })
+            .collect();
+        self.execute(SQL, args![encode(&rows)?]).await?;
+        // Ended, or being stopped: a scheduler has something to do, or somebody who waits to see.
+        self.announces |= runs
+            .iter()
+            .any(|run| run.state.is_finished() || run.stop_reason.is_some());
+        Ok(())
+    }
+
+    pub(crate) async fn runs_to_stop(&mut self, max: i64) -> StoreResult<Vec<RunPk>> {
+        const SQL: &str = "
+            SELECT json_array(pk) FROM dag_runs
+            WHERE state = 'running' AND (stop_reason IS NOT NULL AND unfinished_tasks > 0 OR deadline_at <= ?1)
+            ORDER BY pk LIMIT ?2";
+        let keys: Vec<(RunPk,)> = self.rows(SQL, args![self.now, max]).await?;
+        Ok(keys.into_iter().map(|(pk,)| pk).collect())
+    }
+
+    pub(super) async fn run_rows(
+        &mut self,
+        sql: &'static str,
+        args: Vec<Arg>,
+    ) -> StoreResult<Vec<RunRow>> {
+        let records: Vec<RunRecord> = self.rows(sql, args).await?;
+        Ok(records.into_iter().map(RunRow::from).collect())
+    }
+}

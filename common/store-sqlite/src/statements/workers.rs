@@ -1,0 +1,217 @@
+//! Workers, what they hold, barriers; the schedulers' heartbeats.
+
+use crate::{
+    codec::{Micros, Named, encode, time},
+    session::{Arg, Session, args},
+};
+use chrono::{DateTime, Utc};
+use gristmill_common::{
+    ids::{Dispatch, Fence, RunPk, TiPk},
+    state::TaskState,
+};
+use gristmill_store::{ComponentRow, OutDispatch, StoreError, StoreResult, WorkerRow, WorkerState};
+use serde::Deserialize;
+use uuid::Uuid;
+
+macro_rules! out_row {
+    () => {
+        "json_array(t.run, t.pk, t.fence, t.state, t.epoch, t.claim_by, t.worker)"
+    };
+}
+
+#[derive(Deserialize)]
+struct OutRecord {
+    run: RunPk,
+    ti: TiPk,
+    fence: Fence,
+    state: Named<TaskState>,
+    epoch: i64,
+    claim_by: Option<Micros>,
+    worker: Option<String>,
+}
+
+type WorkerRecord = (String, String, Option<Micros>);
+
+fn worker_row((incarnation, state, held_until): WorkerRecord) -> StoreResult<WorkerRow> {
+    let state = [WorkerState::Alive, WorkerState::Lost]
+        .into_iter()
+        .find(|s| s.as_str() == state)
+        .ok_or_else(|| {
+            StoreError::Corrupt(format!(
+                "{state:?} of worker {incarnation:?} is no worker's state"
+            ))
+        })?;
+    Ok(WorkerRow {
+        incarnation,
+        state,
+        held_until: time(held_until),
+    })
+}
+
+impl Session {
+    pub(crate) async fn lock_worker(&mut self, incarnation: &str) -> StoreResult<WorkerRow> {
+        // A write that changes nothing, so that RETURNING answers for a row that was there too.
+        const SQL: &str = "
+            INSERT INTO workers (incarnation, state, updated_at) VALUES (?1, 'alive', ?2)
+            ON CONFLICT (incarnation) DO UPDATE SET updated_at = excluded.updated_at
+            RETURNING json_array(incarnation, state, held_until)";
+        worker_row(self.one(SQL, args![incarnation, self.now]).await?)
+    }
+
+    pub(crate) async fn update_worker(&mut self, worker: &WorkerRow) -> StoreResult<()> {
+        const SQL: &str = "
+            UPDATE workers SET state = ?2, held_until = ?3, updated_at = ?4 WHERE incarnation = ?1";
+        self.execute(
+            SQL,
+            args![
+                worker.incarnation.as_str(),
+                worker.state.as_str(),
+                worker.held_until,
+                self.now
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn busy_workers(&mut self) -> StoreResult<Vec<WorkerRow>> {
+        const SQL: &str = "
+            SELECT json_array(out.worker, coalesce(w.state, 'alive'), w.held_until)
+            FROM (SELECT DISTINCT worker FROM task_instances
+                  WHERE state IN ('queued', 'running') AND worker IS NOT NULL) AS out
+            LEFT JOIN workers AS w ON w.incarnation = out.worker
+            ORDER BY out.worker";
+        let rows: Vec<WorkerRecord> = self.rows(SQL, args![]).await?;
+        rows.into_iter().map(worker_row).collect()
+    }
+
+    pub(crate) async fn unclaimed(
+        &mut self,
+        claim_before: DateTime<Utc>,
+        max: i64,
+    ) -> StoreResult<Vec<OutDispatch>> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            out_row!(),
+            " FROM task_instances AS t WHERE t.state = 'queued' AND t.claim_by < ?1
+              ORDER BY t.claim_by, t.pk LIMIT ?2"
+        );
+        self.out_rows(SQL, args![claim_before, max]).await
+    }
+
+    pub(crate) async fn expire_claim(&mut self, bounced: &[Dispatch]) -> StoreResult<()> {
+        // A claim that is over already keeps its time.
+        const SQL: &str = "
+            UPDATE task_instances AS t SET claim_by = ?2
+            FROM json_each(?1) AS b
+            WHERE t.pk = b.value ->> 'ti' AND t.fence = b.value ->> 'fence' AND t.state = 'queued' AND t.claim_by > ?2";
+        if bounced.is_empty() {
+            return Ok(());
+        }
+        self.execute(SQL, args![encode(bounced)?, self.now]).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn out_dispatches(
+        &mut self,
+        worker: Option<&str>,
+    ) -> StoreResult<Vec<OutDispatch>> {
+        const OF_WORKER: &str = concat!(
+            "SELECT ",
+            out_row!(),
+            " FROM task_instances AS t WHERE t.state IN ('queued', 'running') AND t.worker = ?1 ORDER BY t.pk"
+        );
+        const ALL: &str = concat!(
+            "SELECT ",
+            out_row!(),
+            " FROM task_instances AS t WHERE t.state IN ('queued', 'running') ORDER BY t.pk"
+        );
+        match worker {
+            Some(worker) => self.out_rows(OF_WORKER, args![worker]).await,
+            None => self.out_rows(ALL, args![]).await,
+        }
+    }
+
+    pub(crate) async fn out_in_run(&mut self, run: RunPk) -> StoreResult<Vec<OutDispatch>> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            out_row!(),
+            " FROM task_instances AS t WHERE t.run = ?1 AND t.state IN ('queued', 'running', 'restarting')
+              ORDER BY t.pk"
+        );
+        self.out_rows(SQL, args![run.0]).await
+    }
+
+    async fn out_rows(
+        &mut self,
+        sql: &'static str,
+        args: Vec<Arg>,
+    ) -> StoreResult<Vec<OutDispatch>> {
+        let records: Vec<OutRecord> = self.rows(sql, args).await?;
+        Ok(records
+            .into_iter()
+            .map(|r| OutDispatch {
+                run: r.run,
+                dispatch: Dispatch {
+                    ti: r.ti,
+                    fence: r.fence,
+                },
+                state: r.state.0,
+                epoch: r.epoch,
+                claim_by: time(r.claim_by),
+                worker: r.worker,
+            })
+            .collect())
+    }
+
+    pub(crate) async fn apply_barrier(&mut self, barrier: Uuid, shard: u16) -> StoreResult<()> {
+        const SQL: &str = "
+            INSERT INTO barriers (barrier, shard, applied_at) VALUES (?1, ?2, ?3)
+            ON CONFLICT (barrier, shard) DO NOTHING";
+        self.execute(SQL, args![barrier.to_string(), i32::from(shard), self.now])
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn barrier_applied(&mut self, barrier: Uuid) -> StoreResult<u16> {
+        let (shards,) = self
+            .one(
+                "SELECT json_array(count(*)) FROM barriers WHERE barrier = ?1",
+                args![barrier.to_string()],
+            )
+            .await?;
+        Ok(shards)
+    }
+
+    pub(crate) async fn heartbeat(
+        &mut self,
+        kind: &str,
+        id: &str,
+        hostname: &str,
+    ) -> StoreResult<()> {
+        const SQL: &str = "
+            INSERT INTO components (kind, id, hostname, started_at, heartbeat_at) VALUES (?1, ?2, ?3, ?4, ?4)
+            ON CONFLICT (kind, id) DO UPDATE SET hostname = excluded.hostname, heartbeat_at = excluded.heartbeat_at";
+        self.execute(SQL, args![kind, id, hostname, self.now])
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn components(&mut self) -> StoreResult<Vec<ComponentRow>> {
+        const SQL: &str = "
+            SELECT json_array(kind, id, hostname, started_at, heartbeat_at) FROM components ORDER BY kind, id";
+        let rows: Vec<(String, String, String, Micros, Micros)> = self.rows(SQL, args![]).await?;
+        Ok(rows
+            .into_iter()
+            .map(
+                |(kind, id, hostname, started_at, heartbeat_at)| ComponentRow {
+                    kind,
+                    id,
+                    hostname,
+                    started_at: started_at.0,
+                    heartbeat_at: heartbeat_at.0,
+                },
+            )
+            .collect())
+    }
+}

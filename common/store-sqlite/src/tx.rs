@@ -1,0 +1,212 @@
+//! One logical transaction.
+
+use crate::writer::Lease;
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use gristmill_common::{
+    ids::{Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
+    message::Sealed,
+    row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
+};
+use gristmill_store::{
+    DagRow, LimitKey, LimitRow, NewDagVersion, NewRun, NewTi, StoreResult, TiWrite, Tx,
+    UpstreamXcom, VersionRow, WorkerRow,
+};
+use uuid::Uuid;
+
+/// A transaction that has the writer: every row it could ask a lock of is its own.
+#[derive(Debug)]
+pub struct SqliteTx {
+    lease: Lease,
+    now: DateTime<Utc>,
+}
+
+impl SqliteTx {
+    pub(crate) fn new(lease: Lease, now: DateTime<Utc>) -> Self {
+        Self { lease, now }
+    }
+}
+
+#[async_trait]
+impl Tx for SqliteTx {
+    async fn commit(self) -> StoreResult<()> {
+        self.lease.commit().await
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.now
+    }
+
+    async fn put_dag_version(&mut self, new: &NewDagVersion) -> StoreResult<(VersionRow, bool)> {
+        self.lease.session()?.put_dag_version(new).await
+    }
+
+    async fn lock_due_dags(&mut self, max: i64) -> StoreResult<Vec<DagRow>> {
+        self.lease.session()?.lock_due_dags(max).await
+    }
+
+    async fn lock_dag(&mut self, dag_id: &str) -> StoreResult<Option<DagRow>> {
+        self.lease.session()?.dag(dag_id).await
+    }
+
+    async fn update_dag(&mut self, dag: &DagRow) -> StoreResult<()> {
+        self.lease.session()?.update_dag(dag).await
+    }
+
+    async fn version(&mut self, version: VersionPk) -> StoreResult<Option<VersionRow>> {
+        self.lease.session()?.version(version).await
+    }
+
+    async fn insert_run(&mut self, run: &NewRun) -> StoreResult<RunPk> {
+        self.lease.session()?.insert_run(run).await
+    }
+
+    async fn run_by_idempotency_key(
+        &mut self,
+        dag_id: &str,
+        key: &str,
+    ) -> StoreResult<Option<(RunPk, String)>> {
+        self.lease
+            .session()?
+            .run_by_idempotency_key(dag_id, key)
+            .await
+    }
+
+    async fn lock_runs(&mut self, runs: &[RunPk]) -> StoreResult<Vec<RunRow>> {
+        self.lease.session()?.load_runs(runs).await
+    }
+
+    async fn startable_runs(&mut self, max: i64) -> StoreResult<Vec<RunPk>> {
+        self.lease.session()?.startable_runs(max).await
+    }
+
+    async fn update_runs(&mut self, runs: &[RunRow]) -> StoreResult<()> {
+        self.lease.session()?.update_runs(runs).await
+    }
+
+    async fn runs_to_stop(&mut self, max: i64) -> StoreResult<Vec<RunPk>> {
+        self.lease.session()?.runs_to_stop(max).await
+    }
+
+    async fn insert_tis(&mut self, tis: &[NewTi]) -> StoreResult<Vec<TiPk>> {
+        self.lease.session()?.insert_tis(tis).await
+    }
+
+    async fn load_tis(&mut self, tis: &[TiPk]) -> StoreResult<Vec<TiRow>> {
+        self.lease.session()?.load_tis(tis).await
+    }
+
+    async fn load_nodes(&mut self, nodes: &[(RunPk, TaskIdx)]) -> StoreResult<Vec<TiRow>> {
+        self.lease.session()?.load_nodes(nodes).await
+    }
+
+    async fn load_unfinished(&mut self, run: RunPk) -> StoreResult<Vec<TiRow>> {
+        self.lease.session()?.load_unfinished(run).await
+    }
+
+    async fn runs_of(&mut self, tis: &[TiPk]) -> StoreResult<Vec<(TiPk, RunPk)>> {
+        self.lease.session()?.runs_of(tis).await
+    }
+
+    async fn update_tis(&mut self, writes: &[TiWrite]) -> StoreResult<Vec<TiPk>> {
+        self.lease.session()?.update_tis(writes).await
+    }
+
+    async fn ready_candidates(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>> {
+        self.lease.session()?.ready_candidates(max).await
+    }
+
+    async fn others_wait(&mut self, except: &[RunPk]) -> StoreResult<bool> {
+        self.lease.session()?.others_wait(except).await
+    }
+
+    async fn due_retries(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>> {
+        self.lease.session()?.due_retries(max).await
+    }
+
+    async fn ensure_limits(
+        &mut self,
+        limits: &[(LimitKey, i64)],
+        overwrite: bool,
+    ) -> StoreResult<()> {
+        self.lease.session()?.ensure_limits(limits, overwrite).await
+    }
+
+    async fn lock_limits(&mut self, keys: &[LimitKey]) -> StoreResult<Vec<LimitRow>> {
+        self.lease.session()?.limits(keys).await
+    }
+
+    async fn spend_limits(&mut self, deltas: &[(LimitKey, i64)]) -> StoreResult<()> {
+        self.lease.session()?.spend_limits(deltas).await
+    }
+
+    async fn put_xcoms(&mut self, xcoms: &[XcomRow]) -> StoreResult<()> {
+        self.lease.session()?.put_xcoms(xcoms).await
+    }
+
+    async fn xcoms_of_tasks(
+        &mut self,
+        run: RunPk,
+        tasks: &[TaskIdx],
+        keys: &[String],
+    ) -> StoreResult<Vec<XcomRow>> {
+        self.lease.session()?.xcoms_of_tasks(run, tasks, keys).await
+    }
+
+    async fn xcom_refs(
+        &mut self,
+        run: RunPk,
+        tasks: &[TaskIdx],
+        max: i64,
+    ) -> StoreResult<Vec<UpstreamXcom>> {
+        self.lease.session()?.xcom_refs(run, tasks, max).await
+    }
+
+    async fn sealed(
+        &mut self,
+        connections: &[String],
+        variables: &[String],
+    ) -> StoreResult<Sealed> {
+        self.lease.session()?.sealed(connections, variables).await
+    }
+
+    async fn insert_attempts(&mut self, attempts: &[AttemptRow]) -> StoreResult<()> {
+        self.lease.session()?.insert_attempts(attempts).await
+    }
+
+    async fn insert_outbox(&mut self, rows: &[OutboxRow]) -> StoreResult<()> {
+        self.lease.session()?.insert_outbox(rows).await
+    }
+
+    async fn delete_outbox(&mut self, confirmed: &[Dispatch]) -> StoreResult<()> {
+        self.lease.session()?.delete_outbox(confirmed).await
+    }
+
+    async fn lock_worker(&mut self, incarnation: &str) -> StoreResult<WorkerRow> {
+        self.lease.session()?.lock_worker(incarnation).await
+    }
+
+    async fn update_worker(&mut self, worker: &WorkerRow) -> StoreResult<()> {
+        self.lease.session()?.update_worker(worker).await
+    }
+
+    async fn apply_barrier(&mut self, barrier: Uuid, shard: u16) -> StoreResult<()> {
+        self.lease.session()?.apply_barrier(barrier, shard).await
+    }
+
+    async fn delete_old(&mut self, ended_before: DateTime<Utc>, max: i64) -> StoreResult<u64> {
+        self.lease.session()?.delete_old(ended_before, max).await
+    }
+
+    async fn put_dead_letter(
+        &mut self,
+        source: &str,
+        reason: &str,
+        body: &[u8],
+    ) -> StoreResult<()> {
+        self.lease
+            .session()?
+            .put_dead_letter(source, reason, body)
+            .await
+    }
+}

@@ -11,7 +11,7 @@ use gristmill_broker::{
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
-use support::{Vhost, private_server};
+use support::{Vhost, private_server, set_memory_alarm};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -55,7 +55,9 @@ async fn a_killed_broker_costs_no_message_and_no_consumer() {
     let server = private_server().await;
     let broker = RabbitMq::start(RabbitMqConfig::new(server.url())).unwrap();
     broker.declare_work_queue("q").await.unwrap();
-    let outcomes = broker.publish(vec![to_work("1"), to_work("2"), to_work("3")]).await;
+    let outcomes = broker
+        .publish(vec![to_work("1"), to_work("2"), to_work("3")])
+        .await;
     assert_eq!(outcomes, vec![PublishOutcome::Confirmed; 3]);
     let mut consumer = broker.consume(work(), 1).await.unwrap();
     let ConsumerEvent::Delivery(held) = soon("a delivery", consumer.next()).await else {
@@ -72,14 +74,26 @@ async fn a_killed_broker_costs_no_message_and_no_consumer() {
     let started = Instant::now();
     let outcomes = broker.publish(vec![to_work("lost")]).await;
     assert!(
-        matches!(outcomes[..], [PublishOutcome::Failed { maybe_published: false, .. }]),
+        matches!(
+            outcomes[..],
+            [PublishOutcome::Failed {
+                maybe_published: false,
+                ..
+            }]
+        ),
         "{outcomes:?}"
     );
     assert!(started.elapsed() < Duration::from_secs(6));
     let health = broker.health();
-    assert!(!health.connected && health.last_error.is_some(), "{health:?}");
+    assert!(
+        !health.connected && health.last_error.is_some(),
+        "{health:?}"
+    );
     let depth = broker.depth(&work()).await;
-    assert!(matches!(depth, Err(BrokerError::Unavailable { .. })), "{depth:?}");
+    assert!(
+        matches!(depth, Err(BrokerError::Unavailable { .. })),
+        "{depth:?}"
+    );
 
     server.restart().await.unwrap();
     publish_until_confirmed(&*broker, to_work("4")).await;
@@ -96,7 +110,10 @@ async fn a_killed_broker_costs_no_message_and_no_consumer() {
     // The persistent messages, the unacknowledged one among them, have survived.
     assert_eq!(bodies[..3], ["1", "2", "3"]);
     let health = broker.health();
-    assert!(health.connected && health.last_error.is_none(), "{health:?}");
+    assert!(
+        health.connected && health.last_error.is_none(),
+        "{health:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,10 +125,15 @@ async fn a_broker_that_comes_back_empty_gets_its_queues_again() {
     server.restart_empty().await.unwrap();
     publish_until_confirmed(&*broker, to_work("x")).await;
     let mut state = control.watch_state();
-    soon("the subscription", state.wait_for(ConsumerState::is_registered))
-        .await
-        .unwrap();
-    let target = gristmill_broker::ControlTarget::Worker { incarnation: "w1".into() };
+    soon(
+        "the subscription",
+        state.wait_for(ConsumerState::is_registered),
+    )
+    .await
+    .unwrap();
+    let target = gristmill_broker::ControlTarget::Worker {
+        incarnation: "w1".into(),
+    };
     publish_until_confirmed(&*broker, Publication::new(Target::Control(target), "hello")).await;
     loop {
         match soon("the control message", control.next()).await {
@@ -137,7 +159,10 @@ async fn everything_waits_for_a_broker_that_is_not_there_yet() {
     assert!(
         matches!(
             &outcomes[..],
-            [PublishOutcome::Failed { reason: PublishFailure::NotConnected(_), maybe_published: false }]
+            [PublishOutcome::Failed {
+                reason: PublishFailure::NotConnected(_),
+                maybe_published: false
+            }]
         ),
         "{outcomes:?}"
     );
@@ -145,7 +170,10 @@ async fn everything_waits_for_a_broker_that_is_not_there_yet() {
     registered(&*consumer).await;
     publish_until_confirmed(&*broker, to_work("x")).await;
     let event = soon("a delivery", consumer.next()).await;
-    assert!(matches!(&event, ConsumerEvent::Delivery(delivery) if delivery.body == "x"), "{event:?}");
+    assert!(
+        matches!(&event, ConsumerEvent::Delivery(delivery) if delivery.body == "x"),
+        "{event:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -159,7 +187,10 @@ async fn a_silent_broker_hangs_nobody() {
     broker.declare_work_queue("q").await.unwrap();
     let mut consumer = broker.consume(work(), 1).await.unwrap();
     registered(&*consumer).await;
-    assert_eq!(broker.publish(vec![to_work("1")]).await, [PublishOutcome::Confirmed]);
+    assert_eq!(
+        broker.publish(vec![to_work("1")]).await,
+        [PublishOutcome::Confirmed]
+    );
     let ConsumerEvent::Delivery(held) = soon("a delivery", consumer.next()).await else {
         panic!("expected a delivery");
     };
@@ -181,7 +212,13 @@ async fn a_silent_broker_hangs_nobody() {
     let outcomes = broker.publish(vec![to_work("3")]).await;
     within(started);
     assert!(
-        matches!(outcomes[..], [PublishOutcome::Failed { maybe_published: false, .. }]),
+        matches!(
+            outcomes[..],
+            [PublishOutcome::Failed {
+                maybe_published: false,
+                ..
+            }]
+        ),
         "{outcomes:?}"
     );
     let started = Instant::now();
@@ -214,12 +251,18 @@ async fn a_blocked_broker_fails_publishing_at_once_and_nothing_else() {
     let outcomes = broker.publish(vec![to_work("1"), to_work("2")]).await;
     assert_eq!(outcomes, vec![PublishOutcome::Confirmed; 2]);
 
-    server.set_memory_alarm(true).await;
+    set_memory_alarm(&server, true).await;
     // The broker says so to whoever publishes first after the alarm.
     let blocked = async {
         loop {
             let outcomes = broker.publish(vec![to_work("3")]).await;
-            if let [PublishOutcome::Failed { reason: PublishFailure::Blocked(reason), .. }] = &outcomes[..] {
+            if let [
+                PublishOutcome::Failed {
+                    reason: PublishFailure::Blocked(reason),
+                    ..
+                },
+            ] = &outcomes[..]
+            {
                 return reason.clone();
             }
         }
@@ -232,7 +275,10 @@ async fn a_blocked_broker_fails_publishing_at_once_and_nothing_else() {
     assert!(
         matches!(
             &outcomes[..],
-            [PublishOutcome::Failed { reason: PublishFailure::Blocked(_), maybe_published: false }]
+            [PublishOutcome::Failed {
+                reason: PublishFailure::Blocked(_),
+                maybe_published: false
+            }]
         ),
         "{outcomes:?}"
     );
@@ -245,7 +291,7 @@ async fn a_blocked_broker_fails_publishing_at_once_and_nothing_else() {
         assert_eq!(delivery.body, expected);
         consumer.ack(&[delivery.tag]);
     }
-    server.set_memory_alarm(false).await;
+    set_memory_alarm(&server, false).await;
     publish_until_confirmed(&*broker, to_work("5")).await;
     assert_eq!(broker.health().blocked, None);
 }
@@ -259,7 +305,11 @@ async fn a_queue_with_other_arguments_is_used_as_it_is() {
     let channel = foreign.create_channel().await.unwrap();
     for name in ["gm.work.q", "gm.events.0", "gm.dead"] {
         channel
-            .queue_declare(name.into(), QueueDeclareOptions::durable(), FieldTable::default())
+            .queue_declare(
+                name.into(),
+                QueueDeclareOptions::durable(),
+                FieldTable::default(),
+            )
             .await
             .unwrap();
     }
@@ -271,7 +321,10 @@ async fn a_queue_with_other_arguments_is_used_as_it_is() {
     let outcomes = broker.publish(vec![to_work("w"), events]).await;
     assert_eq!(outcomes, vec![PublishOutcome::Confirmed; 2]);
     let event = soon("a delivery", consumer.next()).await;
-    assert!(matches!(&event, ConsumerEvent::Delivery(delivery) if delivery.body == "w"), "{event:?}");
+    assert!(
+        matches!(&event, ConsumerEvent::Delivery(delivery) if delivery.body == "w"),
+        "{event:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -294,25 +347,44 @@ async fn a_deleted_queue_resets_its_consumer_and_is_declared_again() {
         .unwrap();
     let channel = foreign.create_channel().await.unwrap();
     channel
-        .queue_delete("gm.work.q".into(), lapin::options::QueueDeleteOptions::default())
+        .queue_delete(
+            "gm.work.q".into(),
+            lapin::options::QueueDeleteOptions::default(),
+        )
         .await
         .unwrap();
     let reset = soon("the reset", consumer.next()).await;
     assert!(matches!(reset, ConsumerEvent::Reset { .. }), "{reset:?}");
     registered(&*consumer).await;
-    assert_eq!(broker.publish(vec![to_work("x")]).await, [PublishOutcome::Confirmed]);
+    assert_eq!(
+        broker.publish(vec![to_work("x")]).await,
+        [PublishOutcome::Confirmed]
+    );
     let event = soon("a delivery", consumer.next()).await;
-    assert!(matches!(&event, ConsumerEvent::Delivery(delivery) if delivery.body == "x"), "{event:?}");
+    assert!(
+        matches!(&event, ConsumerEvent::Delivery(delivery) if delivery.body == "x"),
+        "{event:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_wrong_url_is_an_error_without_its_password() {
-    for url in ["http://gm:s3cret@localhost", "amqp://gm:s3cret@localhost:port/", "s3cret"] {
+    for url in [
+        "http://gm:s3cret@localhost",
+        "amqp://gm:s3cret@localhost:port/",
+        "s3cret",
+    ] {
         let error = RabbitMq::start(RabbitMqConfig::new(url)).unwrap_err();
         assert!(matches!(error, BrokerError::InvalidUrl { .. }));
-        assert!(url == "s3cret" || !format!("{error} {error:?}").contains("s3cret"), "{error}");
+        assert!(
+            url == "s3cret" || !format!("{error} {error:?}").contains("s3cret"),
+            "{error}"
+        );
     }
-    let wrong_password = Vhost::new().await.url().replacen("://", "://nobody:s3cret@", 1);
+    let wrong_password = Vhost::new()
+        .await
+        .url()
+        .replacen("://", "://nobody:s3cret@", 1);
     let at = wrong_password.rfind('@').unwrap();
     let url = format!("amqp://nobody:s3cret{}", &wrong_password[at..]);
     let mut config = RabbitMqConfig::new(url);

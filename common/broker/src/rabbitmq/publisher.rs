@@ -93,7 +93,7 @@ impl Publisher {
             .into_iter()
             .map(|outcome| {
                 // Every slot was refused, settled or stopped above.
-                outcome.unwrap_or_else(|| PublishOutcome::Failed {
+                outcome.unwrap_or(PublishOutcome::Failed {
                     reason: PublishFailure::Deadline(self.deadline),
                     maybe_published: true,
                 })

@@ -1,0 +1,186 @@
+//! The metadata store on PostgreSQL: all SQL for it lives here.
+//!
+//! - [`PgStore`] is the [`Backend`]; [`PgTx`] is one open transaction, READ COMMITTED.
+//! - `tx/` holds the statements of transactions by noun, `reads/` the queries, `rows.rs` the only place where rows become
+//!   records, `error.rs` the only one where SQLSTATEs become [`StoreError`](gristmill_store::StoreError)s.
+//! - Every statement goes through the helpers of [`PgTx`] and [`PgStore`], which count it and bound its wait.
+
+mod bind;
+mod clock;
+mod error;
+mod listen;
+mod meter;
+mod reads;
+mod rows;
+mod schema;
+mod tx;
+
+pub use tx::PgTx;
+
+use clock::Clock;
+use error::{bounded, db};
+use gristmill_store::{Backend, StoreError, StoreResult};
+use listen::RunChanges;
+use meter::Meter;
+use sqlx::{
+    Postgres,
+    pool::PoolConnection,
+    postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow},
+    query::Query,
+};
+use std::{str::FromStr, sync::Arc, time::Duration};
+use tokio::task::AbortHandle;
+
+/// A statement with its parameters.
+pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
+/// How long a caller waits for a connection of the pool, or for a new one while the server is away.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that rested longer than this is tested before it is used: after a restart of the server those in the pool
+/// are dead. Busy ones are spared the round trip.
+const TEST_AFTER: Duration = Duration::from_secs(1);
+
+/// Settings of a [`PgStore`].
+#[derive(Debug, Clone)]
+pub struct PgOptions {
+    /// Connections of the pool at most; one more listens for notifications.
+    pub max_connections: u32,
+}
+
+impl Default for PgOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 10,
+        }
+    }
+}
+
+/// A pool of connections to one database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PgStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pool: PgPool,
+    options: PgConnectOptions,
+    clock: Arc<Clock>,
+    meter: Arc<Meter>,
+    changes: Arc<RunChanges>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl PgStore {
+    /// A store on the database that `url` names. Connects when first used: the server may be away, operations then answer
+    /// `Unavailable` until it is there. Fails only if `url` cannot be read. Must be called inside a Tokio runtime.
+    pub fn connect(url: &str, options: PgOptions) -> StoreResult<Self> {
+        let connect = PgConnectOptions::from_str(url)
+            .map_err(|error| {
+                StoreError::Refused(format!("the database URL is not valid: {error}"))
+            })?
+            .application_name("gristmill")
+            .statement_cache_capacity(256)
+            .options(SESSION);
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections.max(1))
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > TEST_AFTER {
+                        sqlx::Connection::ping(connection).await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(connect.clone());
+        let clock = Arc::new(Clock::default());
+        let changes = Arc::new(RunChanges::default());
+        let tasks = vec![
+            tokio::spawn(clock::keep(clock.clone(), pool.clone())).abort_handle(),
+            tokio::spawn(listen::keep(changes.clone(), connect.clone())).abort_handle(),
+        ];
+        Ok(Self {
+            inner: Arc::new(Inner {
+                pool,
+                options: connect,
+                clock,
+                meter: Arc::default(),
+                changes,
+                tasks,
+            }),
+        })
+    }
+
+    /// Closes all connections, after those in use are given back.
+    pub async fn close(&self) {
+        self.inner.pool.close().await;
+    }
+
+    async fn connection(&self) -> StoreResult<PoolConnection<Postgres>> {
+        self.inner.pool.acquire().await.map_err(db)
+    }
+
+    /// All rows of a statement that is a transaction of its own.
+    pub(crate) async fn all(&self, statement: Statement<'_>) -> StoreResult<Vec<PgRow>> {
+        let mut connection = self.connection().await?;
+        self.inner.meter.standalone();
+        bounded(statement.fetch_all(&mut *connection)).await
+    }
+
+    /// The first row, if any.
+    pub(crate) async fn optional(&self, statement: Statement<'_>) -> StoreResult<Option<PgRow>> {
+        let mut connection = self.connection().await?;
+        self.inner.meter.standalone();
+        bounded(statement.fetch_optional(&mut *connection)).await
+    }
+
+    /// Returns the number of rows written.
+    pub(crate) async fn execute(&self, statement: Statement<'_>) -> StoreResult<u64> {
+        let mut connection = self.connection().await?;
+        self.inner.meter.standalone();
+        Ok(bounded(statement.execute(&mut *connection))
+            .await?
+            .rows_affected())
+    }
+}
+
+#[async_trait::async_trait]
+impl Backend for PgStore {
+    type Tx = PgTx;
+
+    async fn begin(&self) -> StoreResult<PgTx> {
+        if !self.inner.clock.is_set() {
+            // Only before the clock's first measurement: the transaction's time must be the database's.
+            self.measure_clock().await?;
+        }
+        PgTx::begin(&self.inner).await
+    }
+}
+
+/// Settings of every session.
+///
+/// The planner's: each statement of this crate is meant to run by index and nested loop, whatever statistics say. Those of a
+/// fresh or suddenly grown table are wrong until the next ANALYZE, and a cached plan would keep a sequential scan or a
+/// hash of a whole table that far; JIT costs more than any of them takes.
+/// Durability: an answer means that the change is on disk, also where the server's default is laxer.
+const SESSION: [(&str, &str); 9] = [
+    ("synchronous_commit", "on"),
+    ("statement_timeout", "15s"),
+    ("lock_timeout", "5s"),
+    ("idle_in_transaction_session_timeout", "30s"),
+    ("jit", "off"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("timezone", "UTC"),
+];

@@ -1,0 +1,66 @@
+//! What the deployment's parts report, and what was done and could not be done.
+
+use super::total;
+use crate::{
+    PgStore,
+    bind::{json, opt_text, text},
+    rows::decode,
+};
+use gristmill_store::{AuditRow, ComponentRow, DeadLetterRow, Page, StoreResult};
+use sqlx::query;
+
+pub(super) async fn heartbeat(
+    store: &PgStore,
+    kind: &str,
+    id: &str,
+    hostname: &str,
+) -> StoreResult<()> {
+    const SQL: &str = "
+        INSERT INTO components (kind, id, hostname, started_at, heartbeat_at) VALUES ($1, $2, $3, $4, $4)
+        ON CONFLICT (kind, id) DO UPDATE SET hostname = excluded.hostname, heartbeat_at = excluded.heartbeat_at";
+    let statement = query(SQL)
+        .bind(kind)
+        .bind(id)
+        .bind(text(hostname))
+        .bind(store.inner.clock.now());
+    store.execute(statement).await.map(drop)
+}
+
+pub(super) async fn components(store: &PgStore) -> StoreResult<Vec<ComponentRow>> {
+    const SQL: &str =
+        "SELECT kind, id, hostname, started_at, heartbeat_at FROM components ORDER BY kind, id";
+    decode(&store.all(query(SQL)).await?)
+}
+
+pub(super) async fn put_audit(store: &PgStore, entry: &AuditRow) -> StoreResult<()> {
+    const SQL: &str = "
+        INSERT INTO audit_log (at, actor, event, dag_id, run_id, task_id, extra)
+        VALUES ($1, $2, $3, $4, $5, $6, $7::json)";
+    let statement = query(SQL)
+        .bind(entry.at)
+        .bind(text(&entry.actor))
+        .bind(text(&entry.event))
+        .bind(opt_text(entry.dag_id.as_deref()))
+        .bind(opt_text(entry.run_id.as_deref()))
+        .bind(opt_text(entry.task_id.as_deref()))
+        .bind(json(&entry.extra));
+    store.execute(statement).await.map(drop)
+}
+
+pub(super) async fn audit(store: &PgStore, limit: i64, offset: i64) -> StoreResult<Page<AuditRow>> {
+    const ROWS: &str = "
+        SELECT at, actor, event, dag_id, run_id, task_id, extra FROM audit_log
+        ORDER BY id DESC LIMIT $1 OFFSET $2";
+    const TOTAL: &str = "SELECT count(*) AS total FROM audit_log";
+    let rows = decode(&store.all(query(ROWS).bind(limit).bind(offset)).await?)?;
+    Ok(Page {
+        rows,
+        total: total(store.optional(query(TOTAL)).await?)?,
+    })
+}
+
+pub(super) async fn dead_letters(store: &PgStore, limit: i64) -> StoreResult<Vec<DeadLetterRow>> {
+    const SQL: &str =
+        "SELECT id, source, reason, body, at FROM dead_letters ORDER BY id DESC LIMIT $1";
+    decode(&store.all(query(SQL).bind(limit)).await?)
+}

@@ -1,0 +1,142 @@
+//! What the reconcilers look for.
+
+use crate::{
+    PgStore,
+    bind::column,
+    rows::{decode, get, out_columns, unsigned},
+    tx,
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use gristmill_common::{
+    ids::{Dispatch, RunPk},
+    row::OutboxRow,
+};
+use gristmill_store::{OutDispatch, StoreResult, WorkerRow};
+use sqlx::query;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// `span` before the database's now.
+fn before(store: &PgStore, span: Duration) -> DateTime<Utc> {
+    let now = store.inner.clock.now();
+    TimeDelta::from_std(span)
+        .ok()
+        .and_then(|span| now.checked_sub_signed(span))
+        .unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+pub(super) async fn unpublished(
+    store: &PgStore,
+    age: Duration,
+    max: i64,
+) -> StoreResult<Vec<OutboxRow>> {
+    const SQL: &str = "
+        SELECT run_pk, ti_pk, fence, queue, body, epoch, claim_by, priority FROM outbox
+        WHERE created_at < $1 ORDER BY created_at, ti_pk LIMIT $2";
+    let statement = query(SQL).bind(before(store, age)).bind(max);
+    decode(&store.all(statement).await?)
+}
+
+pub(super) async fn outbox_oldest_age(store: &PgStore) -> StoreResult<Option<Duration>> {
+    const SQL: &str = "SELECT min(created_at) AS oldest FROM outbox";
+    let oldest: Option<DateTime<Utc>> = match store.optional(query(SQL)).await? {
+        Some(row) => get(&row, "oldest")?,
+        None => None,
+    };
+    let now = store.inner.clock.now();
+    Ok(oldest.map(|at| (now - at).to_std().unwrap_or_default()))
+}
+
+pub(super) async fn confirm_published(store: &PgStore, confirmed: &[Dispatch]) -> StoreResult<()> {
+    if confirmed.is_empty() {
+        return Ok(());
+    }
+    store.execute(tx::outbox_delete(confirmed)).await.map(drop)
+}
+
+pub(super) async fn unclaimed(
+    store: &PgStore,
+    margin: Duration,
+    max: i64,
+) -> StoreResult<Vec<OutDispatch>> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        out_columns!(),
+        " FROM task_instances t WHERE t.state = 'queued' AND t.claim_by < $1 ORDER BY t.claim_by, t.pk LIMIT $2"
+    );
+    let statement = query(SQL).bind(before(store, margin)).bind(max);
+    decode(&store.all(statement).await?)
+}
+
+pub(super) async fn expire_claim(store: &PgStore, bounced: &[Dispatch]) -> StoreResult<()> {
+    // Never later than it was: a claim that is over stays over for as long as it has been.
+    const SQL: &str = "
+        UPDATE task_instances t SET claim_by = LEAST(t.claim_by, $3)
+        FROM unnest($1::bigint[], $2::bigint[]) AS v (pk, fence)
+        WHERE t.pk = v.pk AND t.fence = v.fence AND t.state = 'queued'";
+    if bounced.is_empty() {
+        return Ok(());
+    }
+    let statement = query(SQL)
+        .bind(column(bounced, |d| d.ti.0))
+        .bind(column(bounced, |d| d.fence.0))
+        .bind(store.inner.clock.now());
+    store.execute(statement).await.map(drop)
+}
+
+pub(super) async fn out_dispatches(
+    store: &PgStore,
+    worker: Option<&str>,
+) -> StoreResult<Vec<OutDispatch>> {
+    // One arm per state: each has its partial index.
+    const OF_WORKER: &str = concat!(
+        "SELECT ",
+        out_columns!(),
+        " FROM task_instances t WHERE t.state = 'running' AND t.worker = $1
+          UNION ALL SELECT ",
+        out_columns!(),
+        " FROM task_instances t WHERE t.state = 'queued' AND t.worker = $1
+          ORDER BY pk"
+    );
+    const ALL: &str = concat!(
+        "SELECT ",
+        out_columns!(),
+        " FROM task_instances t WHERE t.state = 'running'
+          UNION ALL SELECT ",
+        out_columns!(),
+        " FROM task_instances t WHERE t.state = 'queued'
+          ORDER BY pk"
+    );
+    let statement = match worker {
+        Some(worker) => query(OF_WORKER).bind(worker),
+        None => query(ALL),
+    };
+    decode(&store.all(statement).await?)
+}
+
+pub(super) async fn out_in_run(store: &PgStore, run: RunPk) -> StoreResult<Vec<OutDispatch>> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        out_columns!(),
+        " FROM task_instances t
+          WHERE t.run_pk = $1 AND t.state IN ('queued', 'running', 'restarting') ORDER BY t.pk"
+    );
+    decode(&store.all(query(SQL).bind(run.0)).await?)
+}
+
+pub(super) async fn busy_workers(store: &PgStore) -> StoreResult<Vec<WorkerRow>> {
+    const SQL: &str = "
+        SELECT b.worker AS incarnation, COALESCE(w.state, 'alive') AS state, w.held_until
+        FROM (SELECT DISTINCT worker FROM task_instances WHERE state = 'running' AND worker IS NOT NULL) b
+        LEFT JOIN workers w ON w.incarnation = b.worker
+        ORDER BY b.worker";
+    decode(&store.all(query(SQL)).await?)
+}
+
+pub(super) async fn barrier_applied(store: &PgStore, barrier: Uuid) -> StoreResult<u16> {
+    const SQL: &str = "SELECT count(*) AS shards FROM barriers WHERE barrier = $1";
+    match store.optional(query(SQL).bind(barrier)).await? {
+        Some(row) => unsigned(get(&row, "shards")?, "shards"),
+        None => Ok(0),
+    }
+}

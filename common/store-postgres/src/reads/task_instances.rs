@@ -1,0 +1,162 @@
+//! Task instances, their attempts and XComs.
+
+use super::total;
+use crate::{
+    PgStore,
+    bind::text,
+    rows::{decode, decode_optional, get, ti_columns},
+};
+use gristmill_common::{
+    ids::{RunPk, TaskIdx, TiPk},
+    row::{AttemptRow, TiRow, XcomRow},
+};
+use gristmill_store::{Page, StateCounts, StoreResult, TiFilter};
+use sqlx::query;
+
+/// The node of an expanded task stands for its instances, and is hidden.
+macro_rules! visible {
+    () => {
+        "NOT (t.map_index = -1 AND COALESCE(t.expanded_len, 0) > 0)"
+    };
+}
+
+pub(super) async fn task_instances(store: &PgStore, filter: &TiFilter) -> StoreResult<Page<TiRow>> {
+    macro_rules! matching {
+        () => {
+            concat!(
+                " FROM task_instances t
+                  WHERE ($1::bigint IS NULL OR t.run_pk = $1)
+                    AND ($2::text IS NULL OR EXISTS (SELECT FROM dag_runs r WHERE r.pk = t.run_pk AND r.dag_id = $2))
+                    AND ($3::text IS NULL OR t.task_id = $3)
+                    AND ($4::integer IS NULL OR t.map_index = $4)
+                    AND (cardinality($5::text[]) = 0 OR t.state = ANY ($5))
+                    AND ($6::text IS NULL OR t.queue = $6)
+                    AND ($7::text IS NULL OR t.pool = $7) AND ",
+                visible!()
+            )
+        };
+    }
+    const ROWS: &str = concat!(
+        "SELECT ",
+        ti_columns!(),
+        matching!(),
+        " ORDER BY t.pk LIMIT $8 OFFSET $9"
+    );
+    const TOTAL: &str = concat!("SELECT count(*) AS total", matching!());
+    // Not persistent: planned with the values at hand, so that the conditions not asked for vanish.
+    let filtered = |sql| {
+        query(sql)
+            .persistent(false)
+            .bind(filter.run.map(|run| run.0))
+            .bind(filter.dag_id.as_deref())
+            .bind(filter.task_id.as_deref())
+            .bind(filter.map_index)
+            .bind(&filter.states)
+            .bind(filter.queue.as_deref())
+            .bind(filter.pool.as_deref())
+    };
+    let rows = filtered(ROWS).bind(filter.limit).bind(filter.offset);
+    let rows = decode(&store.all(rows).await?)?;
+    Ok(Page {
+        rows,
+        total: total(store.optional(filtered(TOTAL)).await?)?,
+    })
+}
+
+pub(super) async fn task_instance(
+    store: &PgStore,
+    run: RunPk,
+    task_id: &str,
+    map_index: i32,
+) -> StoreResult<Option<TiRow>> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        ti_columns!(),
+        " FROM task_instances t WHERE t.run_pk = $1 AND t.task_id = $2 AND t.map_index = $3"
+    );
+    let statement = query(SQL).bind(run.0).bind(task_id).bind(map_index);
+    decode_optional(store.optional(statement).await?)
+}
+
+pub(super) async fn state_counts(store: &PgStore, run: RunPk) -> StoreResult<StateCounts> {
+    const SQL: &str = concat!(
+        "SELECT t.state, count(*) AS count FROM task_instances t WHERE t.run_pk = $1 AND ",
+        visible!(),
+        " GROUP BY t.state"
+    );
+    let rows = store.all(query(SQL).bind(run.0)).await?;
+    rows.iter()
+        .map(|row| Ok((get(row, "state")?, get(row, "count")?)))
+        .collect()
+}
+
+pub(super) async fn attempts(store: &PgStore, ti: TiPk) -> StoreResult<Vec<AttemptRow>> {
+    const SQL: &str = "
+        SELECT a.ti_pk, a.try_number, a.attempt, a.fence, a.ending, a.started_at, a.ended_at, a.worker, a.hostname,
+               a.pid, a.exit_code, a.reason
+        FROM task_instances t
+        JOIN task_attempts a ON a.run_pk = t.run_pk AND a.ti_pk = t.pk
+        WHERE t.pk = $1 ORDER BY a.try_number";
+    decode(&store.all(query(SQL).bind(ti.0)).await?)
+}
+
+macro_rules! xcom_columns {
+    () => {
+        "x.run_pk, x.ti_pk, x.task_idx, x.map_index, x.key, x.fence, x.value, x.object_key, x.object_size"
+    };
+}
+
+pub(super) async fn xcoms(
+    store: &PgStore,
+    run: RunPk,
+    ti: Option<TiPk>,
+    key: Option<&str>,
+) -> StoreResult<Vec<XcomRow>> {
+    const OF_RUN: &str = concat!(
+        "SELECT ",
+        xcom_columns!(),
+        " FROM xcoms x WHERE x.run_pk = $1 AND ($2::text IS NULL OR x.key = $2)
+          ORDER BY x.task_idx, x.map_index, x.key"
+    );
+    const OF_INSTANCE: &str = concat!(
+        "SELECT ",
+        xcom_columns!(),
+        " FROM task_instances t
+          JOIN xcoms x ON x.run_pk = t.run_pk AND x.task_idx = t.task_idx AND x.map_index = t.map_index
+          WHERE t.run_pk = $1 AND ($2::text IS NULL OR x.key = $2) AND t.pk = $3
+          ORDER BY x.key"
+    );
+    let statement = query(if ti.is_some() { OF_INSTANCE } else { OF_RUN })
+        .bind(run.0)
+        .bind(key.map(text));
+    let statement = match ti {
+        Some(ti) => statement.bind(ti.0),
+        None => statement,
+    };
+    decode(&store.all(statement).await?)
+}
+
+pub(super) async fn xcoms_of_task(
+    store: &PgStore,
+    run: RunPk,
+    task: TaskIdx,
+    key: &str,
+) -> StoreResult<Vec<XcomRow>> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        xcom_columns!(),
+        " FROM xcoms x WHERE x.run_pk = $1 AND x.task_idx = $2 AND x.key = $3 ORDER BY x.map_index"
+    );
+    let statement = query(SQL).bind(run.0).bind(task).bind(text(key));
+    decode(&store.all(statement).await?)
+}
+
+pub(super) async fn dead_tasks(store: &PgStore, limit: i64) -> StoreResult<Vec<TiRow>> {
+    // The condition is the partial index's.
+    const SQL: &str = concat!(
+        "SELECT ",
+        ti_columns!(),
+        " FROM task_instances t WHERE t.state = 'failed' AND t.infra_losses >= 3 ORDER BY t.ended_at DESC LIMIT $1"
+    );
+    decode(&store.all(query(SQL).bind(limit)).await?)
+}

@@ -1,0 +1,283 @@
+//! One open transaction. The statements stand in the modules below, by noun.
+
+mod candidates;
+mod dags;
+mod limits;
+mod outbox;
+mod retention;
+mod runs;
+mod task_instances;
+mod upkeep;
+mod xcoms;
+
+pub(crate) use limits::rows_of as limit_rows;
+pub(crate) use outbox::delete as outbox_delete;
+
+use crate::{
+    Inner, Statement,
+    error::{bounded, db},
+    meter::Meter,
+};
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use gristmill_common::{
+    ids::{Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
+    message::Sealed,
+    row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
+};
+use gristmill_store::{
+    DagRow, LimitKey, LimitRow, NewDagVersion, NewRun, NewTi, StoreError, StoreResult, TiWrite, Tx,
+    UpstreamXcom, VersionRow, WorkerRow,
+};
+use sqlx::{
+    Postgres, Transaction,
+    postgres::{PgQueryResult, PgRow},
+};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// An open transaction, READ COMMITTED. Rolled back when dropped without commit.
+#[derive(Debug)]
+pub struct PgTx {
+    tx: Transaction<'static, Postgres>,
+    now: DateTime<Utc>,
+    meter: Arc<Meter>,
+    /// The first error of a statement. After it the server answers COMMIT with a silent rollback.
+    failed: Option<String>,
+}
+
+impl PgTx {
+    pub(crate) async fn begin(store: &Inner) -> StoreResult<Self> {
+        // Waiting for a connection has a time of its own (the pool's).
+        let connection = store.pool.acquire().await.map_err(db)?;
+        let tx = bounded(Transaction::begin(connection, None)).await?;
+        store.meter.transaction();
+        Ok(Self {
+            tx,
+            now: store.clock.now(),
+            meter: store.meter.clone(),
+            failed: None,
+        })
+    }
+
+    /// All rows of a statement.
+    pub(crate) async fn all(&mut self, statement: Statement<'_>) -> StoreResult<Vec<PgRow>> {
+        self.meter.statement();
+        let outcome = bounded(statement.fetch_all(&mut *self.tx)).await;
+        self.note(outcome)
+    }
+
+    /// The first row, if any.
+    pub(crate) async fn optional(
+        &mut self,
+        statement: Statement<'_>,
+    ) -> StoreResult<Option<PgRow>> {
+        self.meter.statement();
+        let outcome = bounded(statement.fetch_optional(&mut *self.tx)).await;
+        self.note(outcome)
+    }
+
+    pub(crate) async fn execute(&mut self, statement: Statement<'_>) -> StoreResult<PgQueryResult> {
+        self.meter.statement();
+        let outcome = bounded(statement.execute(&mut *self.tx)).await;
+        self.note(outcome)
+    }
+
+    /// Deletes locked, ended runs with all that belongs to them.
+    pub(crate) async fn delete_runs(&mut self, runs: &[i64]) -> StoreResult<()> {
+        retention::delete_runs(self, runs).await
+    }
+
+    fn note<T>(&mut self, outcome: StoreResult<T>) -> StoreResult<T> {
+        if let Err(error) = &outcome {
+            self.failed.get_or_insert_with(|| error.to_string());
+        }
+        outcome
+    }
+}
+
+#[async_trait]
+impl Tx for PgTx {
+    async fn commit(self) -> StoreResult<()> {
+        if let Some(why) = self.failed {
+            return Err(StoreError::Other(format!(
+                "the transaction cannot be committed, a statement of it failed: {why}"
+            )));
+        }
+        bounded(self.tx.commit()).await
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.now
+    }
+
+    async fn put_dag_version(&mut self, new: &NewDagVersion) -> StoreResult<(VersionRow, bool)> {
+        dags::put_version(self, new).await
+    }
+
+    async fn lock_due_dags(&mut self, max: i64) -> StoreResult<Vec<DagRow>> {
+        dags::lock_due(self, max).await
+    }
+
+    async fn lock_dag(&mut self, dag_id: &str) -> StoreResult<Option<DagRow>> {
+        dags::lock(self, dag_id).await
+    }
+
+    async fn update_dag(&mut self, dag: &DagRow) -> StoreResult<()> {
+        dags::update(self, dag).await
+    }
+
+    async fn version(&mut self, version: VersionPk) -> StoreResult<Option<VersionRow>> {
+        dags::version(self, version).await
+    }
+
+    async fn insert_run(&mut self, run: &NewRun) -> StoreResult<RunPk> {
+        runs::insert(self, run).await
+    }
+
+    async fn run_by_idempotency_key(
+        &mut self,
+        dag_id: &str,
+        key: &str,
+    ) -> StoreResult<Option<(RunPk, String)>> {
+        runs::by_idempotency_key(self, dag_id, key).await
+    }
+
+    async fn lock_runs(&mut self, runs: &[RunPk]) -> StoreResult<Vec<RunRow>> {
+        runs::lock(self, runs).await
+    }
+
+    async fn startable_runs(&mut self, max: i64) -> StoreResult<Vec<RunPk>> {
+        runs::startable(self, max).await
+    }
+
+    async fn update_runs(&mut self, runs: &[RunRow]) -> StoreResult<()> {
+        runs::update(self, runs).await
+    }
+
+    async fn runs_to_stop(&mut self, max: i64) -> StoreResult<Vec<RunPk>> {
+        runs::to_stop(self, max).await
+    }
+
+    async fn insert_tis(&mut self, tis: &[NewTi]) -> StoreResult<Vec<TiPk>> {
+        task_instances::insert(self, tis).await
+    }
+
+    async fn load_tis(&mut self, tis: &[TiPk]) -> StoreResult<Vec<TiRow>> {
+        task_instances::load(self, tis).await
+    }
+
+    async fn load_nodes(&mut self, nodes: &[(RunPk, TaskIdx)]) -> StoreResult<Vec<TiRow>> {
+        task_instances::load_nodes(self, nodes).await
+    }
+
+    async fn load_unfinished(&mut self, run: RunPk) -> StoreResult<Vec<TiRow>> {
+        task_instances::load_unfinished(self, run).await
+    }
+
+    async fn runs_of(&mut self, tis: &[TiPk]) -> StoreResult<Vec<(TiPk, RunPk)>> {
+        task_instances::runs_of(self, tis).await
+    }
+
+    async fn update_tis(&mut self, writes: &[TiWrite]) -> StoreResult<Vec<TiPk>> {
+        task_instances::update(self, writes).await
+    }
+
+    async fn ready_candidates(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>> {
+        candidates::ready(self, max).await
+    }
+
+    async fn others_wait(&mut self, except: &[RunPk]) -> StoreResult<bool> {
+        candidates::others_wait(self, except).await
+    }
+
+    async fn due_retries(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>> {
+        task_instances::due_retries(self, max).await
+    }
+
+    async fn ensure_limits(
+        &mut self,
+        limits: &[(LimitKey, i64)],
+        overwrite: bool,
+    ) -> StoreResult<()> {
+        limits::ensure(self, limits, overwrite).await
+    }
+
+    async fn lock_limits(&mut self, keys: &[LimitKey]) -> StoreResult<Vec<LimitRow>> {
+        limits::lock(self, keys).await
+    }
+
+    async fn spend_limits(&mut self, deltas: &[(LimitKey, i64)]) -> StoreResult<()> {
+        limits::spend(self, deltas).await
+    }
+
+    async fn put_xcoms(&mut self, xcoms: &[XcomRow]) -> StoreResult<()> {
+        xcoms::put(self, xcoms).await
+    }
+
+    async fn xcoms_of_tasks(
+        &mut self,
+        run: RunPk,
+        tasks: &[TaskIdx],
+        keys: &[String],
+    ) -> StoreResult<Vec<XcomRow>> {
+        xcoms::of_tasks(self, run, tasks, keys).await
+    }
+
+    async fn xcom_refs(
+        &mut self,
+        run: RunPk,
+        tasks: &[TaskIdx],
+        max: i64,
+    ) -> StoreResult<Vec<UpstreamXcom>> {
+        xcoms::refs(self, run, tasks, max).await
+    }
+
+    async fn sealed(
+        &mut self,
+        connections: &[String],
+        variables: &[String],
+    ) -> StoreResult<Sealed> {
+        upkeep::sealed(self, connections, variables).await
+    }
+
+    async fn insert_attempts(&mut self, attempts: &[AttemptRow]) -> StoreResult<()> {
+        task_instances::insert_attempts(self, attempts).await
+    }
+
+    async fn insert_outbox(&mut self, rows: &[OutboxRow]) -> StoreResult<()> {
+        outbox::insert(self, rows).await
+    }
+
+    async fn delete_outbox(&mut self, confirmed: &[Dispatch]) -> StoreResult<()> {
+        if confirmed.is_empty() {
+            return Ok(());
+        }
+        self.execute(outbox::delete(confirmed)).await.map(drop)
+    }
+
+    async fn lock_worker(&mut self, incarnation: &str) -> StoreResult<WorkerRow> {
+        upkeep::lock_worker(self, incarnation).await
+    }
+
+    async fn update_worker(&mut self, worker: &WorkerRow) -> StoreResult<()> {
+        upkeep::update_worker(self, worker).await
+    }
+
+    async fn apply_barrier(&mut self, barrier: Uuid, shard: u16) -> StoreResult<()> {
+        upkeep::apply_barrier(self, barrier, shard).await
+    }
+
+    async fn delete_old(&mut self, ended_before: DateTime<Utc>, max: i64) -> StoreResult<u64> {
+        retention::delete_old(self, ended_before, max).await
+    }
+
+    async fn put_dead_letter(
+        &mut self,
+        source: &str,
+        reason: &str,
+        body: &[u8],
+    ) -> StoreResult<()> {
+        upkeep::put_dead_letter(self, source, reason, body).await
+    }
+}

@@ -1,0 +1,21 @@
+//! What may be dispatched next.
+
+use super::PgTx;
+use crate::{bind::column, rows::ti_and_run};
+use gristmill_common::ids::{RunPk, TiPk};
+use gristmill_store::StoreResult;
+use sqlx::query;
+
+/// The statement, with the reasons for its form.
+pub(crate) const READY: &str = include_str!("candidates.sql");
+
+pub(super) async fn ready(tx: &mut PgTx, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>> {
+    let rows = tx.all(query(READY).bind(max)).await?;
+    rows.iter().map(ti_and_run).collect()
+}
+
+pub(super) async fn others_wait(tx: &mut PgTx, except: &[RunPk]) -> StoreResult<bool> {
+    const SQL: &str = "SELECT 1 FROM dag_runs WHERE can_dispatch AND pk <> ALL ($1) LIMIT 1";
+    let statement = query(SQL).bind(column(except, |run| run.0));
+    Ok(tx.optional(statement).await?.is_some())
+}

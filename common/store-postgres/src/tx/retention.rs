@@ -1,0 +1,57 @@
+//! Deleting what is old.
+
+use super::{PgTx, runs::IDEMPOTENCY_HOURS};
+use crate::rows::get;
+use chrono::{DateTime, TimeDelta, Utc};
+use gristmill_store::StoreResult;
+use sqlx::query;
+
+pub(super) async fn delete_old(
+    tx: &mut PgTx,
+    ended_before: DateTime<Utc>,
+    max: i64,
+) -> StoreResult<u64> {
+    // SKIP LOCKED: a run that somebody works on (a clear) is left for the next time.
+    const OLD_RUNS: &str = "
+        SELECT pk FROM dag_runs WHERE ended_at IS NOT NULL AND ended_at < $1
+        ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED";
+    let rows = tx.all(query(OLD_RUNS).bind(ended_before).bind(max)).await?;
+    let runs: Vec<i64> = rows
+        .iter()
+        .map(|row| get(row, "pk"))
+        .collect::<StoreResult<_>>()?;
+    if !runs.is_empty() {
+        delete_runs(tx, &runs).await?;
+    }
+    let yesterday = tx.now - TimeDelta::days(1);
+    tx.execute(
+        query("DELETE FROM idempotency_keys WHERE created_at < $1")
+            .bind(tx.now - TimeDelta::hours(IDEMPOTENCY_HOURS)),
+    )
+    .await?;
+    // A worker that holds a lease, or whose work is still out, is still needed however long it was silent.
+    const OLD_WORKERS: &str = "
+        DELETE FROM workers w WHERE w.updated_at < $1 AND (w.held_until IS NULL OR w.held_until < $1)
+          AND NOT EXISTS (SELECT FROM task_instances t WHERE t.state = 'running' AND t.worker = w.incarnation)";
+    tx.execute(query(OLD_WORKERS).bind(yesterday)).await?;
+    tx.execute(query("DELETE FROM barriers WHERE applied_at < $1").bind(yesterday))
+        .await?;
+    tx.execute(query("DELETE FROM components WHERE heartbeat_at < $1").bind(yesterday))
+        .await?;
+    Ok(runs.len() as u64)
+}
+
+/// Deletes locked runs with all that belongs to them. Instances, attempts, XComs and idempotency keys go by cascade.
+pub(super) async fn delete_runs(tx: &mut PgTx, runs: &[i64]) -> StoreResult<()> {
+    const MESSAGES: &str = "
+        DELETE FROM outbox o USING task_instances t WHERE t.run_pk = ANY ($1) AND o.ti_pk = t.pk";
+    // Names are RUN/TASK: all of a run lie between RUN/ and RUN0, the character after the slash.
+    const LIMITS: &str = "
+        DELETE FROM limits l USING unnest($1::bigint[]) AS r (pk)
+        WHERE l.kind = 'task_in_run' AND l.name > r.pk || '/' AND l.name < r.pk || '0'";
+    tx.execute(query(MESSAGES).bind(runs)).await?;
+    tx.execute(query(LIMITS).bind(runs)).await?;
+    tx.execute(query("DELETE FROM dag_runs WHERE pk = ANY ($1)").bind(runs))
+        .await?;
+    Ok(())
+}

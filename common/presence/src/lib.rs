@@ -2,7 +2,7 @@
 //! XComs on their way to their durable copy, and the tails of logs being written.
 //!
 //! [`Presence`] is the interface; [`RedisPresence`] speaks to Redis, [`MemoryPresence`] is its in-process twin for
-//! `gristmill standalone` and for tests. One conformance suite (`tests/conformance.rs`) holds both to the same rules.
+//! `gristmill standalone` and for tests. One conformance suite (`tests/conformance`) holds both to the same rules.
 //!
 //! # The rules
 //!

@@ -1,5 +1,7 @@
 //! The rules of `Presence`, each held against Redis and against the in-process twin.
 
+mod moved_clock;
+mod redis_only;
 mod rules;
 mod support;
 

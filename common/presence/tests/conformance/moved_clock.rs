@@ -1,16 +1,14 @@
 //! What time does, shown on the twin, whose clock can be moved.
 
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::worker;
 use bytes::Bytes;
 use gristmill_presence::{
     Claim, ClaimRequest, Clock, LogCursor, ManualClock, MemoryPresence, Presence, PresenceConfig,
     Renewal, WorkerStatus, XComKey,
 };
-use support::worker;
 use uuid::Uuid;
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -1,16 +1,14 @@
 //! What only a real Redis can show.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{Bed, command, config, worker};
 use bytes::Bytes;
 use gristmill_presence::{
     Claim, ClaimRequest, DEFAULT_LEASE_TTL, LogCursor, Presence, PresenceConfig, PresenceError,
     RedisPresence, Renewal, Restore, WorkerStatus, XComKey,
 };
 use gristmill_testkit::{Proxy, Redis, shared};
-use support::{Bed, command, config, worker};
 use uuid::Uuid;
 
 #[tokio::test]

@@ -329,10 +329,11 @@ fn again(error: &StoreError) -> StoreError {
 
 fn tell(members: Vec<Member>, outcome: &StoreResult<()>) {
     for member in members {
+        let outcome = match outcome {
+            Ok(()) => Ok(()),
+            Err(error) => Err(again(error)),
+        };
         // Whoever waited may have left: the outcome stands without them.
-        member
-            .done
-            .send(outcome.as_ref().map(|()| ()).map_err(again))
-            .ok();
+        member.done.send(outcome).ok();
     }
 }

@@ -1,6 +1,7 @@
 //! Temporary folders that vanish even when the test process is killed.
 
 use std::{
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
 };
@@ -35,19 +36,16 @@ impl DataDir {
             .tempdir()
             .context(|| format!("making a temporary folder for {label}"))?;
         // Not by `sys::spawn`: this child must outlive us.
-        let mut reaper = {
-            use std::os::unix::process::CommandExt;
-            Command::new("sh")
-                .args(["-c", REAP])
-                .arg(folder.path())
-                .current_dir("/")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .process_group(0)
-                .spawn()
-                .context(|| "starting `sh`".into())?
-        };
+        let mut reaper = Command::new("/bin/sh")
+            .args(["-c", REAP])
+            .arg(folder.path())
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context(|| "starting /bin/sh".into())?;
         Ok(Self {
             pipe: reaper.stdin.take(),
             folder: Some(folder),

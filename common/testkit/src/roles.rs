@@ -287,13 +287,11 @@ impl Drop for Role {
         let Some(mut child) = self.child().take() else {
             return;
         };
-        // Best effort: a test is over. Parents first, so that nobody starts replacements.
-        let mut pids = vec![child.id()];
-        pids.extend(sys::descendants(child.id()));
-        for pid in pids {
-            let _ = sys::send_signal(pid, libc::SIGKILL);
+        // Best effort: the test is over.
+        if let Ok(None) = child.try_wait() {
+            let _ = sys::kill_tree(child.id());
+            let _ = child.wait();
         }
-        let _ = child.wait();
     }
 }
 

@@ -59,6 +59,25 @@ fn parent_of(pid: u32) -> Option<u32> {
     after_name.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// Kills `root` and all its descendants with SIGKILL; gives the ids of the descendants.
+pub fn kill_tree(root: u32) -> io::Result<Vec<u32>> {
+    // Stopped first: it starts no child while we look, and it still is the parent of those it has.
+    send_signal(root, libc::SIGSTOP)?;
+    let descendants = descendants(root);
+    send_signal(root, libc::SIGKILL)?;
+    for &pid in &descendants {
+        send_signal(pid, libc::SIGKILL)?;
+    }
+    Ok(descendants)
+}
+
+/// Whether a process exists and is not a zombie.
+pub fn is_alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(
+        |stat| !matches!(stat.rsplit_once(") "), Some((_, rest)) if rest.starts_with(['Z', 'X'])),
+    )
+}
+
 struct Job {
     command: Command,
     reply: mpsc::Sender<io::Result<Child>>,

@@ -151,16 +151,75 @@ async fn servers_and_folders_vanish_with_a_killed_test_process() {
     .unwrap();
 }
 
+/// Also run by the next test, with servers named by the environment.
+#[tokio::test]
+async fn every_test_has_its_own_corner_of_the_shared_servers() {
+    let (a, b) =
+        tokio::try_join!(shared::postgres_database(), shared::postgres_database()).unwrap();
+    a.sql("CREATE TABLE t ()").await.unwrap();
+    assert_eq!(
+        b.sql("SELECT to_regclass('t') IS NULL")
+            .await
+            .unwrap()
+            .trim(),
+        "t"
+    );
+    let (a, b) = tokio::try_join!(shared::redis_db(), shared::redis_db()).unwrap();
+    assert_ne!(a.number(), b.number());
+    let (a, b) = tokio::try_join!(shared::rabbitmq_vhost(), shared::rabbitmq_vhost()).unwrap();
+    assert_ne!(a.name(), b.name());
+}
+
+#[test]
+fn the_servers_command_shares_its_servers_with_tests() {
+    let output = Command::new(env!("CARGO_BIN_EXE_gristmill-testkit"))
+        .args(["servers", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "every_test_has_its_own_corner_of_the_shared_servers",
+        ])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn a_missing_server_is_named_with_its_package_and_variable() {
+    let output = Command::new(env!("CARGO_BIN_EXE_gristmill-testkit"))
+        .args(["servers", "--", "/bin/true"])
+        .env("PATH", "/nonexistent")
+        // Named, so that Redis alone is started.
+        .env("GRISTMILL_TEST_DATABASE_URL", "postgres://unused")
+        .env("GRISTMILL_TEST_AMQP_URL", "amqp://unused")
+        .env_remove("GRISTMILL_TEST_REDIS_URL")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        text.contains("install -y --no-install-recommends redis-server"),
+        "{text}"
+    );
+    assert!(text.contains("GRISTMILL_TEST_REDIS_URL="), "{text}");
+}
+
 #[test]
 fn the_servers_command_hands_over_urls_and_exit_code() {
     let start = Instant::now();
     let output = Command::new(env!("CARGO_BIN_EXE_gristmill-testkit"))
         .args(["servers", "--", "sh", "-c"])
-        .arg("env | grep ^GRISTMILL_TEST_ | sort; exit 7")
+        .env_remove("GRISTMILL_TEST_AMQP_URL")
+        .env_remove("GRISTMILL_TEST_AMQP_ADMIN_URL")
+        .arg("env | grep -o '^GRISTMILL_TEST_[A-Z_]*URL' | sort; exit 7")
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let names: Vec<&str> = text.lines().filter_map(|l| l.split('=').next()).collect();
+    let names: Vec<&str> = text.lines().collect();
     assert_eq!(
         names,
         [

@@ -115,23 +115,41 @@ impl<R: Recipe> Server<R> {
 
     /// Kills the server and its children with SIGKILL and waits until they are gone. Data stays for [`Self::restart`].
     pub async fn kill(&self) -> Result<()> {
-        self.end(libc::SIGKILL, STOP_DEADLINE).await
+        let Some(root) = self.pid() else {
+            return Ok(());
+        };
+        let children = sys::kill_tree(root).context(|| format!("killing {}", R::NAME))?;
+        self.gone(&children).await
     }
 
     /// Stops the server in an orderly way. Data stays for [`Self::restart`].
     pub async fn stop(&self) -> Result<()> {
-        self.end(R::STOP_SIGNAL, STOP_DEADLINE).await
+        let Some(root) = self.pid() else {
+            return Ok(());
+        };
+        sys::send_signal(root, R::STOP_SIGNAL).context(|| format!("stopping {}", R::NAME))?;
+        self.gone(&[]).await
     }
 
     /// Freezes the server and its children (SIGSTOP): connections stay open, nothing answers.
     pub fn pause(&self) -> Result<()> {
+        let Some(root) = self.pid() else {
+            return Ok(());
+        };
         // The parent first, so that it starts no child that we would miss.
-        self.signal_tree(libc::SIGSTOP, true)
+        sys::send_signal(root, libc::SIGSTOP)
+            .and_then(|()| signal_all(&sys::descendants(root), libc::SIGSTOP))
+            .context(|| format!("pausing {}", R::NAME))
     }
 
     /// Ends a [`Self::pause`].
     pub fn resume(&self) -> Result<()> {
-        self.signal_tree(libc::SIGCONT, false)
+        let Some(root) = self.pid() else {
+            return Ok(());
+        };
+        signal_all(&sys::descendants(root), libc::SIGCONT)
+            .and_then(|()| sys::send_signal(root, libc::SIGCONT))
+            .context(|| format!("resuming {}", R::NAME))
     }
 
     /// Starts the server again on the same port with the same data, and waits until it serves. A running one is killed
@@ -180,55 +198,46 @@ impl<R: Recipe> Server<R> {
                     continue;
                 }
             };
-            return Err(TestkitError::NotReady {
-                server: R::NAME,
-                what,
-                log: self.log(),
-                tail: tail(&self.log(), 30),
-            });
+            return Err(self.not_ready(what));
         }
     }
 
-    fn signal_tree(&self, signal: Signal, parent_first: bool) -> Result<()> {
-        let Some(root) = self.process().as_ref().map(Child::id) else {
-            return Ok(());
+    fn pid(&self) -> Option<u32> {
+        self.process().as_ref().map(Child::id)
+    }
+
+    /// Waits for the end of the server process and of `others`.
+    async fn gone(&self, others: &[u32]) -> Result<()> {
+        let ended = || match self.process().as_mut().map(Child::try_wait) {
+            None | Some(Ok(Some(_)) | Err(_)) => others.iter().all(|&pid| !sys::is_alive(pid)),
+            Some(Ok(None)) => false,
         };
-        let context = || format!("signal {signal} to {}", R::NAME);
-        if parent_first {
-            sys::send_signal(root, signal).context(context)?;
-        }
-        for pid in sys::descendants(root) {
-            sys::send_signal(pid, signal).context(context)?;
-        }
-        sys::send_signal(root, signal).context(context)
-    }
-
-    async fn end(&self, signal: Signal, deadline: Duration) -> Result<()> {
-        if signal == libc::SIGKILL {
-            self.signal_tree(signal, true)?;
-        } else if let Some(child) = self.process().as_ref() {
-            sys::send_signal(child.id(), signal).context(|| format!("stopping {}", R::NAME))?;
-        }
         let start = Instant::now();
-        loop {
-            match self.process().as_mut().map(Child::try_wait) {
-                None | Some(Ok(Some(_))) => break,
-                Some(Ok(None)) => {}
-                Some(Err(e)) => return Err(e).context(|| format!("waiting for {}", R::NAME)),
-            }
-            if start.elapsed() > deadline {
-                return Err(TestkitError::NotReady {
-                    server: R::NAME,
-                    what: format!("did not end within {} s", deadline.as_secs()),
-                    log: self.log(),
-                    tail: tail(&self.log(), 30),
-                });
+        while !ended() {
+            if start.elapsed() > STOP_DEADLINE {
+                return Err(
+                    self.not_ready(format!("did not end within {} s", STOP_DEADLINE.as_secs()))
+                );
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.process().take();
         Ok(())
     }
+
+    fn not_ready(&self, what: String) -> TestkitError {
+        TestkitError::NotReady {
+            server: R::NAME,
+            what,
+            log: self.log(),
+            tail: tail(&self.log(), 30),
+        }
+    }
+}
+
+fn signal_all(pids: &[u32], signal: Signal) -> std::io::Result<()> {
+    pids.iter()
+        .try_for_each(|&pid| sys::send_signal(pid, signal))
 }
 
 impl<R: Recipe> fmt::Debug for Server<R> {
@@ -244,8 +253,10 @@ impl<R: Recipe> Drop for Server<R> {
     fn drop(&mut self) {
         // Best effort: whatever survives gets its death signal when this process ends. An orderly stop where it is
         // quick, so that PostgreSQL leaves no shared memory segment behind.
-        let _ = self.signal_tree(libc::SIGCONT, false);
-        let _ = self.signal_tree(R::DEATH_SIGNAL, false);
+        let _ = self.resume();
+        if let Some(root) = self.pid() {
+            let _ = sys::send_signal(root, R::DEATH_SIGNAL);
+        }
         let companion = self
             .companion
             .get_mut()

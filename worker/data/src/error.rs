@@ -157,6 +157,13 @@ fn classify(error: &DataFusionError) -> ErrorKind {
         }
         _ => {}
     }
+    // The cap on spill files is reported as an io error without a type of its own.
+    if error
+        .to_string()
+        .contains("used disk space during the spilling")
+    {
+        return ErrorKind::ResourcesExhausted;
+    }
     // Readers wrap store errors several layers deep, so ask the whole chain before judging by the outer type.
     if find_in_chain::<object_store::Error>(error).is_some() {
         return ErrorKind::Store;

@@ -6,6 +6,7 @@
 
 pub mod commit;
 pub mod csv_records;
+pub mod csv_sample;
 pub mod cut;
 pub mod cutting;
 pub mod error;

@@ -21,6 +21,9 @@ use crate::spec::Resources;
 /// How many of the largest memory consumers an out-of-memory message names.
 const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(5).unwrap();
 
+/// Below this much memory batches are small.
+const SMALL_MEMORY: usize = 256 << 20;
+
 /// A context, and the peak of its memory.
 pub struct Session {
     /// Plans and runs queries.
@@ -44,7 +47,10 @@ impl Session {
             inner: TrackConsumersPool::new(FairSpillPool::new(memory), NAMED_CONSUMERS),
             peak: AtomicUsize::new(0),
         });
+        // Merging spilled runs holds a batch or two of each at once, and the first merge of several would take all.
+        let small = memory < SMALL_MEMORY || !hash_joins;
         let disk = DiskManagerBuilder::default()
+            .with_max_spill_merge_fan_in(if small { 4 } else { 32 })
             .with_mode(DiskManagerMode::OsTmpDirectory)
             .with_max_temp_directory_size(resources.spill.0);
         let runtime = RuntimeEnvBuilder::new()
@@ -53,7 +59,9 @@ impl Session {
             .build_arc()?;
 
         let mut config = SessionConfig::new()
-            .with_target_partitions(resources.cpus)
+            .with_batch_size(if small { 2048 } else { 8192 })
+            // A plan of one partition has hash joins whatever is preferred.
+            .with_target_partitions(resources.cpus.max(if hash_joins { 1 } else { 2 }))
             // Makes the order of rows, and with it a rerun, depend on timing.
             .with_round_robin_repartition(false);
         let options = config.options_mut();

@@ -2,23 +2,19 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::csv::reader::Format as CsvReader;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use futures::{StreamExt, TryStreamExt};
-use object_store::ObjectStoreExt;
 
+use crate::csv_sample;
 use crate::error::{Error, Result};
 use crate::request::{Plan, PlannedSource, Slice};
 use crate::schema;
 use crate::session::Session;
-use crate::spec::{Compression, DataSpec, Source, SourceFormat};
+use crate::spec::{DataSpec, Source, SourceFormat};
 use crate::store::{Location, Stores};
 use crate::table::{SliceTable, file_format, object_meta};
 
 /// Requests that run at once when many files are looked at.
 pub const CONCURRENCY: usize = 16;
-/// Enough of a CSV file to hold its header line.
-const HEADER_BYTES: u64 = 64 << 10;
 
 /// The columns of a source: read from its files, with the types that the spec gives.
 pub async fn infer_schema(
@@ -51,11 +47,11 @@ pub async fn infer_schema(
         return Ok(Arc::new(Schema::new(given)));
     };
 
-    let location = Location::parse(&first.url)?;
-    let store = stores.open(&location)?;
-    if source.format == SourceFormat::Csv && source.compression() == Compression::None {
-        check_headers(stores, source, files).await?;
+    if source.format == SourceFormat::Csv {
+        let inferred = csv_sample::infer_schema(stores, source, files).await?;
+        return merge(source.format, &inferred, &given);
     }
+    let store = stores.open(&Location::parse(&first.url)?)?;
     let mut objects = Vec::with_capacity(files.len());
     for file in files {
         objects.push(object_meta(&Location::parse(&file.url)?, file)?);
@@ -95,43 +91,6 @@ fn merge(format: SourceFormat, inferred: &Schema, given: &[FieldRef]) -> Result<
         }
     }
     Ok(Arc::new(Schema::new(fields)))
-}
-
-/// CSV columns are read by position, so files whose headers differ would mix up their columns without an error.
-async fn check_headers(stores: &Stores, source: &Source, files: &[Slice]) -> Result<()> {
-    let names = |file: &Slice| {
-        let file = file.clone();
-        async move {
-            let location = Location::parse(&file.url)?;
-            let head = stores
-                .open(&location)?
-                .get_range(&location.path()?, 0..file.size.min(HEADER_BYTES))
-                .await?;
-            let (schema, _) = CsvReader::default()
-                .with_header(true)
-                .with_delimiter(source.delimiter as u8)
-                .with_quote(source.quote as u8)
-                .infer_schema(head.as_ref(), Some(0))
-                .map_err(|e| Error::from(e).context(&file.url))?;
-            let names: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
-            Ok::<_, Error>((file.url, names))
-        }
-    };
-    let mut headers = futures::stream::iter(files.iter().map(names)).buffered(CONCURRENCY);
-    let Some((first, expected)) = headers.try_next().await? else {
-        return Ok(());
-    };
-    while let Some((url, found)) = headers.try_next().await? {
-        if found != expected {
-            return Err(Error::new(
-                crate::error::ErrorKind::BadData,
-                format!(
-                    "{url} has the columns {found:?}, but {first} has {expected:?}; make them separate sources"
-                ),
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Makes every source known to `session`: the partitioned one as `slices` ([`None`] leaves it out), others whole.

@@ -184,7 +184,8 @@ pub fn file_format(context: &SessionContext, source: &Source) -> Arc<dyn FileFor
     }
 }
 
-fn compression(compression: Compression) -> CompressionTypeVariant {
+/// How DataFusion names a compression.
+pub fn compression(compression: Compression) -> CompressionTypeVariant {
     match compression {
         Compression::None => CompressionTypeVariant::UNCOMPRESSED,
         Compression::Gzip => CompressionTypeVariant::GZIP,

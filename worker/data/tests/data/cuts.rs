@@ -86,7 +86,7 @@ fn csv_value() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn cuts_tile_the_files(sizes in prop::collection::vec(1..500_u64, 0..12), n in 1..40_usize) {

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use crate::support::{Bench, to_parquet};
 
-const ROWS: i64 = 300_000;
+const ROWS: i64 = 100_000;
 
-/// About 60 MB in memory, in no order.
+/// About 20 MB in memory, in no order.
 fn wide_table() -> Vec<u8> {
     let keys: Vec<i64> = (0..ROWS).map(|i| i * 7_919 % ROWS).collect();
     let padding = "p".repeat(170);
@@ -26,7 +26,7 @@ fn wide_table() -> Vec<u8> {
         Arc::new(schema),
         vec![Arc::new(Int64Array::from(keys)), Arc::new(texts)],
     );
-    to_parquet(&batch.expect("a batch"), 20_000)
+    to_parquet(&batch.expect("a batch"), 10_000)
 }
 
 fn bench() -> (Bench, Value) {
@@ -35,7 +35,7 @@ fn bench() -> (Bench, Value) {
     let spec = json!({
         "sources": {"t": {"format": "parquet", "path": "t.parquet"}},
         "partitions": {"n": 1},
-        "resources": {"memory": "32MiB", "spill": "1GiB"},
+        "resources": {"memory": "18MiB", "spill": "1GiB"},
         "map_sql": "SELECT k, s FROM t ORDER BY s",
         "reduce_sql": "SELECT count(*) AS n, min(s) < max(s) AS ordered FROM parts",
     });
@@ -54,7 +54,7 @@ fn sort_and_aggregation_spill_and_a_full_disk_is_told() {
         "{metrics}"
     );
     assert!(
-        metrics["peak_memory_bytes"].as_u64() <= Some(32 << 20),
+        metrics["peak_memory_bytes"].as_u64() <= Some(18 << 20),
         "{metrics}"
     );
     assert!(

@@ -161,7 +161,7 @@ pub(crate) fn orders(first: i64, rows: i64) -> RecordBatch {
     ]);
     let regions: StringArray = ids
         .iter()
-        .map(|id| Some(REGIONS[(id * id % 11) as usize % REGIONS.len()]))
+        .map(|id| Some(REGIONS[(id * 7 % 11) as usize % REGIONS.len()]))
         .collect();
     let prices: Float64Array = ids
         .iter()

@@ -23,9 +23,11 @@ pub struct DataDir {
 /// Servers get their own death signal at the same moment, and may write for another instant.
 const REAP: &str = r#"trap '' INT TERM HUP
 read -r _
-for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    rm -rf "$0" 2>/dev/null && exit
-    sleep 0.2
+tries=0
+until rm -rf "$0" 2>/dev/null; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 120 ] || exit 1
+    sleep 0.5
 done"#;
 
 impl DataDir {

@@ -3,10 +3,13 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
 };
 
-use crate::error::{IoContext, Result, TestkitError};
+use crate::{
+    error::{IoContext, Result, TestkitError},
+    sys,
+};
 
 /// First executable `name` in `folders`, then in `PATH`.
 pub(crate) fn find(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
@@ -19,12 +22,16 @@ pub(crate) fn find(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Runs `command` to its end; a failure shows what it wrote to standard error.
-pub(crate) fn run(command: &mut Command) -> Result<String> {
+/// Runs `command` to its end; a failure shows what it wrote to standard error. It dies with this process.
+pub(crate) fn run(mut command: Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .output()
-        .context(|| format!("starting `{program}`"))?;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let output = sys::spawn(command, libc::SIGKILL)
+        .and_then(Child::wait_with_output)
+        .context(|| format!("running `{program}`"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

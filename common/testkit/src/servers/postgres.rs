@@ -107,7 +107,7 @@ impl PostgresRecipe {
             "--no-instructions",
             "--no-sync",
         ]);
-        program::run(&mut command).map(drop)
+        program::run(command).map(drop)
     }
 
     /// `name` from the server's folder, run as the account PostgreSQL accepts.
@@ -139,7 +139,8 @@ pub(crate) fn psql(url: &str, statements: &[String]) -> Result<String> {
     for statement in statements {
         command.args(["--command", statement]);
     }
-    program::run(command.arg(url))
+    command.arg(url);
+    program::run(command)
 }
 
 /// Debian keeps each major version in a folder of its own; the newest first.

@@ -14,7 +14,8 @@ pub enum QueueType {
     /// Classic durable queues: for one node.
     #[default]
     Classic,
-    /// Quorum queues: for clusters.
+    /// Quorum queues: for clusters. RabbitMQ 4 limits their deliveries to 20 by default, while Gristmill counts poison itself:
+    /// set a policy with `delivery-limit: -1` for `^gm\.work\.` there.
     Quorum,
 }
 

@@ -231,11 +231,10 @@ impl ConsumerTask {
                 ));
             }
         };
-        self.events
-            .send(ConsumerEvent::Delivery(codec::delivery(
-                self.epoch, delivery,
-            )))
-            .map_err(|_| End::Closed)
+        let event = ConsumerEvent::Delivery(codec::delivery(self.epoch, delivery));
+        // Refused only if the handle was dropped; then the command side closes the channel, which requeues it.
+        drop(self.events.send(event));
+        Ok(())
     }
 
     /// Handles a command while the channel is open. Some if that ends the registration.

@@ -10,6 +10,7 @@ pub mod message;
 pub mod params;
 pub mod retry;
 pub mod row;
+pub mod seal;
 pub mod span;
 pub mod spec;
 pub mod state;

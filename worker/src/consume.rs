@@ -1,0 +1,231 @@
+//! Takes dispatches from one queue: claims them, and acknowledges at once.
+
+use crate::{run, worker::Incarnation};
+use gristmill_broker::{Consumer, ConsumerEvent, Delivery, Source};
+use gristmill_common::{
+    ids::{Dispatch, Fence, RunPk, TiPk},
+    message::{self, Event, WorkMessage, header},
+};
+use gristmill_presence::{Claim, ClaimRequest};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// How long deliveries are kept while every slot is taken, before they are given back to the broker.
+const HOLD: Duration = Duration::from_millis(100);
+
+/// The headers of a work message.
+#[derive(Debug, Clone, Copy)]
+struct Headers {
+    run: RunPk,
+    dispatch: Dispatch,
+    epoch: i64,
+    claim_by_ms: i64,
+}
+
+impl Headers {
+    fn of(delivery: &Delivery) -> Option<Self> {
+        let int = |name: &str| delivery.headers.get(name).and_then(|value| value.as_int());
+        Some(Self {
+            run: RunPk(int(header::RUN)?),
+            dispatch: Dispatch {
+                ti: TiPk(int(header::TI)?),
+                fence: Fence(int(header::FENCE)?),
+            },
+            epoch: int(header::EPOCH)?,
+            claim_by_ms: int(header::CLAIM_BY)?,
+        })
+    }
+}
+
+/// A message that can be claimed.
+struct Readable {
+    delivery: Delivery,
+    headers: Headers,
+    message: WorkMessage,
+}
+
+/// Consumes a queue until the incarnation stops taking work.
+pub(crate) async fn consume(worker: Arc<Incarnation>, queue: String) {
+    let prefetch = u16::try_from(worker.config.concurrency).unwrap_or(u16::MAX).max(1);
+    let mut consumer = match worker.broker.consume(Source::Work(queue.clone()), prefetch).await {
+        Ok(consumer) => consumer,
+        Err(error) => {
+            tracing::error!(queue, %error, "cannot consume this queue");
+            return worker.stop_taking.cancelled().await;
+        }
+    };
+    worker.watch_consumer(&queue, consumer.watch_state());
+    let mut reachable = worker.lease.watch_reachable();
+    loop {
+        if !*reachable.borrow_and_update() {
+            // Nothing can be claimed: whoever can may have what is queued.
+            consumer.pause().await;
+            tokio::select! {
+                () = worker.stop_taking.cancelled() => break,
+                changed = reachable.wait_for(|reachable| *reachable) => if changed.is_err() { break },
+            }
+            consumer.resume(prefetch).await;
+        }
+        let event = tokio::select! {
+            biased;
+            () = worker.stop_taking.cancelled() => break,
+            _ = reachable.changed() => continue,
+            event = consumer.next() => event,
+        };
+        let ConsumerEvent::Delivery(first) = event else { continue };
+        let mut deliveries = vec![first];
+        while deliveries.len() < usize::from(prefetch) {
+            match consumer.try_next() {
+                Some(ConsumerEvent::Delivery(delivery)) => deliveries.push(delivery),
+                Some(ConsumerEvent::Reset { .. }) => deliveries.clear(),
+                None => break,
+            }
+        }
+        take(&worker, &mut *consumer, deliveries, prefetch).await;
+    }
+    consumer.close().await;
+}
+
+async fn take(worker: &Arc<Incarnation>, consumer: &mut dyn Consumer, deliveries: Vec<Delivery>, prefetch: u16) {
+    let mut readable: Vec<Readable> = Vec::with_capacity(deliveries.len());
+    for delivery in deliveries {
+        match read(&delivery) {
+            Ok(Some((headers, message))) => readable.push(Readable {
+                delivery,
+                headers,
+                message,
+            }),
+            Ok(None) => {
+                bounce(worker, &delivery, "its message has a version that this worker does not know");
+                consumer.ack(&[delivery.tag]);
+            }
+            Err(reason) => {
+                tracing::error!(reason, "a message goes to the dead letters");
+                if consumer.dead_letter(&delivery, &reason).await.is_err() {
+                    consumer.give_back(&[delivery.tag]);
+                }
+            }
+        }
+    }
+    while !readable.is_empty() {
+        let Some(permits) = permits(worker, readable.len()).await else {
+            // Every slot is taken, and stays so: others may have these.
+            let tags: Vec<_> = readable.iter().map(|r| r.delivery.tag).collect();
+            consumer.give_back(&tags);
+            consumer.pause().await;
+            tokio::select! {
+                () = worker.stop_taking.cancelled() => return,
+                slot = worker.slots.clone().acquire_owned() => drop(slot),
+            }
+            consumer.resume(prefetch).await;
+            return;
+        };
+        let rest = readable.split_off(permits.len().min(readable.len()));
+        let now = std::mem::replace(&mut readable, rest);
+        if !claim(worker, consumer, now, permits).await {
+            let tags: Vec<_> = readable.iter().map(|r| r.delivery.tag).collect();
+            consumer.give_back(&tags);
+            return;
+        }
+    }
+}
+
+/// Free slots, up to `wanted`; `None` when none became free in a while.
+async fn permits(worker: &Incarnation, wanted: usize) -> Option<Vec<OwnedSemaphorePermit>> {
+    let first = tokio::select! {
+        biased;
+        () = worker.stop_taking.cancelled() => return None,
+        first = tokio::time::timeout(HOLD, worker.slots.clone().acquire_owned()) => first.ok()?.ok()?,
+    };
+    let mut permits = vec![first];
+    while permits.len() < wanted {
+        match worker.slots.clone().try_acquire_owned() {
+            Ok(permit) => permits.push(permit),
+            Err(_) => break,
+        }
+    }
+    Some(permits)
+}
+
+/// Claims messages and starts what was granted. `false`: presence did not answer, everything was given back.
+async fn claim(
+    worker: &Arc<Incarnation>,
+    consumer: &mut dyn Consumer,
+    messages: Vec<Readable>,
+    mut permits: Vec<OwnedSemaphorePermit>,
+) -> bool {
+    let requests: Vec<ClaimRequest> = messages
+        .iter()
+        .map(|m| ClaimRequest {
+            ti: m.headers.dispatch.ti.0,
+            fence: m.headers.dispatch.fence.0,
+            epoch: m.headers.epoch,
+            claim_by_ms: m.headers.claim_by_ms,
+        })
+        .collect();
+    let incarnation = &worker.lease.info.incarnation;
+    let answers = match worker.presence.claim(incarnation, &requests).await {
+        Ok(answers) => answers,
+        Err(error) => {
+            tracing::debug!(%error, "cannot claim now");
+            let tags: Vec<_> = messages.iter().map(|m| m.delivery.tag).collect();
+            consumer.give_back(&tags);
+            worker.lease.look_now();
+            // Until the lease's loop has found out, so that the same messages are not taken and given back in circles.
+            tokio::time::sleep(HOLD).await;
+            return false;
+        }
+    };
+    gristmill_common::fault_point!("after-claim-before-ack");
+    for (m, answer) in messages.into_iter().zip(answers) {
+        let dispatch = m.headers.dispatch;
+        let ours = match answer {
+            Claim::Granted => true,
+            // The answer to our own claim was lost: it is ours, unless it ran already.
+            Claim::AlreadyClaimed { by } => by == *incarnation && !worker.held.was_granted(dispatch),
+            Claim::Cancelled => false,
+            Claim::WrongEpoch { .. } | Claim::Late => {
+                bounce(worker, &m.delivery, "it could not be claimed: stale or late");
+                false
+            }
+            Claim::NoLease => {
+                worker.lease.look_now();
+                consumer.give_back(&[m.delivery.tag]);
+                continue;
+            }
+        };
+        if !ours {
+            consumer.ack(&[m.delivery.tag]);
+            continue;
+        }
+        // Held from here on, so that a lost presence gets its record back.
+        let wish = worker.held.take(dispatch);
+        consumer.ack(&[m.delivery.tag]);
+        let Some(permit) = permits.pop() else { continue };
+        run::spawn(worker.clone(), m.message, wish, permit);
+    }
+    true
+}
+
+fn read(delivery: &Delivery) -> Result<Option<(Headers, WorkMessage)>, String> {
+    let headers = Headers::of(delivery).ok_or("a work message without its headers")?;
+    let version = delivery.headers.get(header::VERSION).and_then(|v| v.as_int());
+    if version != Some(i64::from(message::VERSION)) {
+        return Ok(None);
+    }
+    let message: WorkMessage = serde_json::from_slice(&delivery.body).map_err(|error| format!("not a work message: {error}"))?;
+    if message.dispatch != headers.dispatch {
+        return Err(format!("the message is of {}, its headers of {}", message.dispatch, headers.dispatch));
+    }
+    Ok(Some((headers, message)))
+}
+
+fn bounce(worker: &Incarnation, delivery: &Delivery, reason: &str) {
+    if let Some(headers) = Headers::of(delivery) {
+        worker.reporter.event(Event::Bounced {
+            run: headers.run,
+            dispatch: headers.dispatch,
+            reason: reason.to_owned(),
+        });
+    }
+}

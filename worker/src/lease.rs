@@ -1,0 +1,177 @@
+//! Keeps the worker's lease.
+//!
+//! The worker may hold live processes until the send time of its last acknowledged renewal plus the lease, on
+//! CLOCK_BOOTTIME. The guardian enforces that deadline for processes; everything else asks [`Lease::holds`]. A renewal is
+//! acknowledged by presence, or, while presence is away, by a scheduler over the broker.
+
+use crate::{
+    held::{Held, Wish},
+    processes::Processes,
+    report::Reporter,
+};
+use gristmill_common::message::RenewRequest;
+use gristmill_guardian::boottime_now_ns;
+use gristmill_presence::{Presence, Renewal, Restore, WorkerInfo, WorkerStatus};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{Notify, watch};
+
+/// Renewals per lease.
+const PER_LEASE: u32 = 6;
+
+/// The lease of one incarnation.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) info: WorkerInfo,
+    length: Duration,
+    presence: Arc<dyn Presence>,
+    held: Arc<Held>,
+    processes: Processes,
+    /// CLOCK_BOOTTIME, ns.
+    deadline: AtomicU64,
+    epoch: AtomicI64,
+    /// Whether presence answered the last renewal: only then can anything be claimed.
+    reachable: watch::Sender<bool>,
+    renew_now: Notify,
+    pub(crate) draining: AtomicBool,
+}
+
+/// Why a lease's loop ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum LeaseEnd {
+    /// Judged lost: nothing that this incarnation holds counts any more.
+    Revoked,
+}
+
+impl Lease {
+    pub(crate) fn new(
+        info: WorkerInfo,
+        length: Duration,
+        presence: Arc<dyn Presence>,
+        held: Arc<Held>,
+        processes: Processes,
+    ) -> Self {
+        Self {
+            info,
+            length,
+            presence,
+            held,
+            processes,
+            deadline: AtomicU64::new(0),
+            epoch: AtomicI64::new(0),
+            reachable: watch::Sender::new(false),
+            renew_now: Notify::new(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the lease holds at this instant.
+    pub(crate) fn holds(&self) -> bool {
+        boottime_now_ns() < self.deadline.load(Ordering::SeqCst)
+    }
+
+    /// Whether claims can be made now.
+    pub(crate) fn watch_reachable(&self) -> watch::Receiver<bool> {
+        self.reachable.subscribe()
+    }
+
+    /// Something suggests that presence has changed: renew at once.
+    pub(crate) fn look_now(&self) {
+        self.renew_now.notify_one();
+    }
+
+    /// A renewal sent at `sent_at` was acknowledged.
+    pub(crate) fn acknowledged(&self, sent_at: u64) {
+        let until = sent_at.saturating_add(u64::try_from(self.length.as_nanos()).unwrap_or(u64::MAX));
+        if self.deadline.fetch_max(until, Ordering::SeqCst) < until {
+            self.processes.set_deadline(until);
+        }
+    }
+
+    /// Renews until the incarnation is judged lost. `status` tells how busy the worker is.
+    pub(crate) async fn keep(&self, reporter: &Reporter, status: impl Fn() -> WorkerStatus) -> LeaseEnd {
+        let pause = self.length / PER_LEASE;
+        let mut had = false;
+        loop {
+            let sent_at = boottime_now_ns();
+            let answer = self.renew(status()).await;
+            match answer {
+                Ok(Some(cancelled)) => {
+                    self.acknowledged(sent_at);
+                    self.reachable.send_if_modified(|now| !std::mem::replace(now, true));
+                    self.held.wish(cancelled, Wish::Cancel);
+                    had = true;
+                }
+                Ok(None) => return LeaseEnd::Revoked,
+                Err(error) => {
+                    if self.reachable.send_replace(false) {
+                        tracing::warn!(%error, "presence is away: running tasks go on, the lease is renewed over the broker");
+                    }
+                    if had {
+                        reporter.renew(RenewRequest {
+                            incarnation: self.info.incarnation.clone(),
+                            sent_at: i64::try_from(sent_at).unwrap_or(i64::MAX),
+                            lease_ms: i64::try_from(self.length.as_millis()).unwrap_or(i64::MAX),
+                        });
+                    }
+                }
+            }
+            if had && !self.holds() {
+                // The guardian has killed the processes; what runs in this process ends too.
+                tracing::error!("the lease could not be renewed in time: everything that ran is ended");
+                self.held.wish_all(Wish::Interrupt);
+            }
+            let _ = tokio::time::timeout(pause, self.renew_now.notified()).await;
+        }
+    }
+
+    /// One renewal: dispatches to cancel, or `None` when the incarnation was judged lost.
+    async fn renew(&self, status: WorkerStatus) -> Result<Option<Vec<(i64, i64)>>, gristmill_presence::PresenceError> {
+        let incarnation = &self.info.incarnation;
+        let mut epoch = self.epoch.load(Ordering::SeqCst);
+        if epoch != 0 {
+            match self.presence.renew(incarnation, epoch, &status).await? {
+                Renewal::Renewed { cancelled, .. } => return Ok(Some(cancelled)),
+                Renewal::EpochChanged { now } => {
+                    tracing::warn!("presence has lost its memory: restoring the lease and its claims");
+                    epoch = now;
+                }
+                Renewal::Unknown => epoch = self.presence.epoch().await?,
+                Renewal::Revoked => return Ok(None),
+            }
+        } else {
+            epoch = self.presence.epoch().await?;
+        }
+        loop {
+            let claims = self.held.all();
+            let ttl = gristmill_presence::DEFAULT_LEASE_TTL;
+            match self.presence.restore(&self.info, epoch, &claims, ttl).await? {
+                Restore::Restored { cancelled, refused, .. } => {
+                    self.epoch.store(epoch, Ordering::SeqCst);
+                    // Another incarnation's record stands: ours must not live.
+                    self.held.wish(refused, Wish::Interrupt);
+                    return Ok(Some(cancelled));
+                }
+                Restore::EpochChanged { now } => epoch = now,
+                Restore::Revoked => return Ok(None),
+            }
+        }
+    }
+
+    /// Leaves in good order: holds nothing any more.
+    pub(crate) async fn leave(&self) {
+        if let Err(error) = self.presence.deregister(&self.info.incarnation).await {
+            tracing::warn!(%error, "could not deregister; the lease runs out by itself");
+        }
+    }
+}
+
+/// Turns a grant over the broker into an acknowledgement.
+pub(crate) fn granted(lease: &Lease, sent_at: i64) {
+    lease.acknowledged(u64::try_from(sent_at).unwrap_or(0));
+}

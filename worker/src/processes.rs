@@ -1,0 +1,151 @@
+//! The guardian, for asynchronous callers.
+
+use gristmill_guardian::{ClientError, Event, Exited, GuardianClient, GuardianConfig, SpawnFailure, SpawnRequest, StartError};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{oneshot, watch};
+
+type SpawnAnswer = Result<u32, SpawnFailure>;
+
+#[derive(Debug)]
+struct Waiting {
+    spawned: Option<oneshot::Sender<SpawnAnswer>>,
+    exited: Option<oneshot::Sender<Exited>>,
+}
+
+/// Starts processes under the guardian and waits for their ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Processes {
+    client: GuardianClient,
+    waiting: Arc<Mutex<HashMap<u64, Waiting>>>,
+    next: Arc<AtomicU64>,
+    died: watch::Receiver<Option<String>>,
+}
+
+/// A process tree that was asked for.
+#[derive(Debug)]
+pub(crate) struct Child {
+    id: u64,
+    pub(crate) pid: u32,
+    exited: oneshot::Receiver<Exited>,
+    client: GuardianClient,
+}
+
+impl Processes {
+    pub(crate) fn start(config: GuardianConfig) -> Result<Self, StartError> {
+        let waiting: Arc<Mutex<HashMap<u64, Waiting>>> = Arc::default();
+        let (dead, died) = watch::channel(None);
+        let client = {
+            let waiting = waiting.clone();
+            GuardianClient::start(config, move |event| route(&waiting, &dead, event))?
+        };
+        Ok(Self {
+            client,
+            waiting,
+            next: Arc::new(AtomicU64::new(1)),
+            died,
+        })
+    }
+
+    /// Starts a process; answers when it runs, or why it does not.
+    pub(crate) async fn spawn(&self, request: SpawnRequest) -> Result<Child, String> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (spawned, answer) = oneshot::channel();
+        let (exit, exited) = oneshot::channel();
+        let waiting = Waiting {
+            spawned: Some(spawned),
+            exited: Some(exit),
+        };
+        lock(&self.waiting).insert(id, waiting);
+        if let Err(error) = self.client.spawn(id, request) {
+            lock(&self.waiting).remove(&id);
+            return Err(error.to_string());
+        }
+        let pid = answer.await.map_err(|_| "the guardian is gone".to_owned())?.map_err(|failure| failure.to_string())?;
+        Ok(Child {
+            id,
+            pid,
+            exited,
+            client: self.client.clone(),
+        })
+    }
+
+    pub(crate) fn set_deadline(&self, boottime_ns: u64) {
+        if let Err(error) = self.client.set_deadline(boottime_ns) {
+            tracing::error!(%error, "cannot move the guardian's deadline");
+        }
+    }
+
+    /// Waits until the guardian has died, and kills by group what it knew of: the worker must exit then.
+    pub(crate) async fn guardian_death(&self) -> String {
+        let mut died = self.died.clone();
+        match died.wait_for(Option::is_some).await {
+            Ok(how) => {
+                let how = how.clone().unwrap_or_default();
+                self.client.kill_known_groups();
+                how
+            }
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Kills everything and waits until the guardian has said that nothing is left.
+    pub(crate) async fn shut_down(&self) {
+        if self.client.shutdown().is_ok() {
+            let mut died = self.died.clone();
+            let _ = tokio::time::timeout(Duration::from_secs(10), died.wait_for(Option::is_some)).await;
+        }
+    }
+}
+
+impl Child {
+    /// How the tree ended. Every process of it is dead by then.
+    pub(crate) async fn exited(&mut self) -> Option<Exited> {
+        (&mut self.exited).await.ok()
+    }
+
+    /// SIGTERM to the group, SIGKILL to the whole tree after `grace`.
+    pub(crate) fn terminate(&self, grace: Duration) -> Result<(), ClientError> {
+        self.client.terminate(self.id, grace)
+    }
+}
+
+fn lock(waiting: &Mutex<HashMap<u64, Waiting>>) -> std::sync::MutexGuard<'_, HashMap<u64, Waiting>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Brings an event of the guardian to the one who waits for it.
+fn route(waiting: &Mutex<HashMap<u64, Waiting>>, dead: &watch::Sender<Option<String>>, event: Event) {
+    match event {
+        Event::Spawned { id, pid } => {
+            if let Some(sender) = lock(waiting).get_mut(&id).and_then(|w| w.spawned.take()) {
+                let _ = sender.send(Ok(pid));
+            }
+        }
+        Event::SpawnFailed { id, failure } => {
+            if let Some(sender) = lock(waiting).remove(&id).and_then(|w| w.spawned) {
+                let _ = sender.send(Err(failure));
+            }
+        }
+        Event::Exited(exited) => {
+            if let Some(sender) = lock(waiting).remove(&exited.id).and_then(|w| w.exited) {
+                let _ = sender.send(exited);
+            }
+        }
+        Event::DeadlinePassed { tasks, .. } => tracing::error!(tasks, "the lease's deadline has passed: the guardian kills every task"),
+        Event::ShutDown => {
+            dead.send_replace(Some("it was shut down".to_owned()));
+            lock(waiting).clear();
+        }
+        Event::GuardianDied { how, .. } => {
+            dead.send_replace(Some(how));
+            lock(waiting).clear();
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What each kind of task does on a worker.
+
+mod child;
+mod data;
+mod env;
+mod http;
+mod scratch;
+mod shell;
+mod xcom;
+
+use crate::run::{Execution, Outcome};
+use gristmill_common::spec::TaskKind;
+
+/// Runs a task to its end. In-process work is dropped when something is wished of it; processes are killed first.
+pub(crate) async fn run(execution: &Execution) -> Outcome {
+    match &execution.message.task.kind {
+        TaskKind::Shell(task) => shell::run(execution, task).await,
+        TaskKind::Http(task) => http::run(execution, task).await,
+        TaskKind::Data(task) => data::run(execution, task).await,
+        TaskKind::Noop(_) | TaskKind::Empty(_) => Outcome::success(Vec::new()),
+    }
+}

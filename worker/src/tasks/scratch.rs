@@ -1,0 +1,36 @@
+//! A folder of an attempt's own, gone when the attempt has ended.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+use uuid::Uuid;
+
+/// The folder; dropping it deletes it.
+#[derive(Debug)]
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn make(work_dir: &Path, attempt: Uuid, fence: i64) -> io::Result<Self> {
+        let folder = work_dir.join("scratch").join(format!("{attempt}-{fence}"));
+        std::fs::create_dir(&folder)?;
+        Ok(Self(folder))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The file that a task may write its return value to.
+    pub(crate) fn xcom_file(&self) -> PathBuf {
+        self.0.join("xcom.json")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(folder = %self.0.display(), %error, "cannot delete a scratch folder");
+        }
+    }
+}

@@ -51,13 +51,15 @@ fn bad_pattern(pattern: &str, error: &dyn std::fmt::Display) -> Error {
 
 fn list_local(given: &str, absolute: &FsPath, relative: bool) -> Result<Vec<Slice>> {
     let text = absolute.to_string_lossy();
+    let current = std::env::current_dir()?;
     let paths: Vec<PathBuf> = if is_glob(given) {
         // Only the given part is a pattern: the bundle's own folder may have any name.
-        let pattern = if relative {
-            let base = text.strip_suffix(given).unwrap_or_default();
-            format!("{}{given}", Pattern::escape(base))
-        } else {
-            text.to_string()
+        let pattern = match absolute.strip_prefix(&current) {
+            Ok(inside) if relative => {
+                let base = Pattern::escape(&current.to_string_lossy());
+                format!("{base}/{}", inside.display())
+            }
+            _ => text.to_string(),
         };
         glob::glob_with(&pattern, MATCH)
             .map_err(|e| bad_pattern(given, &e))?
@@ -80,7 +82,6 @@ fn list_local(given: &str, absolute: &FsPath, relative: bool) -> Result<Vec<Slic
     } else {
         vec![absolute.to_owned()]
     };
-    let current = std::env::current_dir()?;
     let mut files = Vec::with_capacity(paths.len());
     for path in paths {
         let size = match std::fs::metadata(&path) {

@@ -1,7 +1,7 @@
 //! Where files are: `file://` and `s3://` locations, and the stores behind them.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ impl Location {
                     "{text:?} must have three slashes, as in file:///data/x.csv"
                 )));
             }
-            return Ok(Self::Local(PathBuf::from(path)));
+            return Ok(Self::Local(plain(std::path::Path::new(path))));
         }
         if let Some((scheme, _)) = text.split_once("://") {
             return Err(Error::spec(format!(
@@ -65,7 +65,7 @@ impl Location {
         if text.is_empty() {
             return Err(Error::spec("a path is empty"));
         }
-        Ok(Self::Local(std::env::current_dir()?.join(text)))
+        Ok(Self::Local(plain(&std::env::current_dir()?.join(text))))
     }
 
     /// `name` in this folder.
@@ -113,6 +113,21 @@ impl std::fmt::Display for Location {
             Self::S3 { bucket, key } => write!(f, "s3://{bucket}/{key}"),
         }
     }
+}
+
+/// An absolute path without `.` and `..`, which stores refuse. By the text alone, as a glob is not a file.
+fn plain(path: &std::path::Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
 }
 
 /// Opens stores on first use, with settings and credentials from the environment (`AWS_…`).

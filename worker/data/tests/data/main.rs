@@ -4,6 +4,7 @@ mod commit;
 mod cuts;
 mod equality;
 mod errors;
+mod example;
 mod limits;
 mod s3;
 mod support;

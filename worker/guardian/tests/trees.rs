@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Fifo, Worker, is_alive, parent, shell, signal};
+use common::{Fifo, Stopped, Worker, is_alive, parent, shell, signal};
 use gristmill_guardian::{
     Event, ExitStatus, KilledBy, SpawnFailureKind, SpawnRequest, boottime_now_ns,
 };
@@ -230,17 +230,16 @@ fn a_stopped_guardian_does_not_stop_the_deadline() {
         .spawn(1, shell(&format!("{}; sleep 1000", fifo.daemon())))
         .expect("sent");
     worker.spawned(1);
-    let pid = fifo.line();
+    fifo.line();
     worker
         .client
         .set_deadline(boottime_now_ns() + 300_000_000)
         .expect("sent");
     // Answered in order, so the deadline is set when this is reported.
     assert_eq!(worker.run(2, shell("true")).status, ExitStatus::Code(0));
-    signal("STOP", &[guardian]);
+    let stopped = Stopped::new(guardian);
     fifo.wait_for_end();
-    assert!(!is_alive(&pid));
-    signal("CONT", &[guardian]);
+    drop(stopped);
     let mut told = [worker.next(), worker.next()];
     told.sort_by_key(|event| matches!(event, Event::Exited(_)));
     assert!(

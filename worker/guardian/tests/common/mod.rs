@@ -135,6 +135,7 @@ impl Fifo {
     }
 }
 
+/// Not yet reaped. The end of a pipe comes a moment before that, so it only follows from a report or the lock.
 pub(crate) fn is_alive(pid: &str) -> bool {
     Path::new("/proc").join(pid).exists()
 }
@@ -159,4 +160,22 @@ pub(crate) fn signal(name: &str, pids: &[i32]) {
         kill.status().expect("kill").success(),
         "kill -{name} {pids:?}"
     );
+}
+
+/// A process that is stopped until this is dropped, also by a failing test.
+pub(crate) struct Stopped(i32);
+
+impl Stopped {
+    pub(crate) fn new(pid: i32) -> Self {
+        signal("STOP", &[pid]);
+        Stopped(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = Command::new("kill")
+            .args(["-CONT", &self.0.to_string()])
+            .status();
+    }
 }

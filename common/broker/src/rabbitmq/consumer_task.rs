@@ -122,7 +122,7 @@ impl ConsumerTask {
                 // Without a prefetch there is nothing to register: wait for a command.
                 registration = self.registrar.register(self.prefetch.unwrap_or(1)), if self.prefetch.is_some() => registration,
             };
-            let reason = match registration {
+            match registration {
                 Ok(registration) => {
                     backoff.reset();
                     match self.serve(registration).await {
@@ -130,26 +130,19 @@ impl ConsumerTask {
                         End::Lost(reason) => {
                             self.shared.set_live(None);
                             self.epoch += 1;
-                            let reset = ConsumerEvent::Reset {
-                                reason: reason.clone(),
-                            };
-                            if self.events.send(reset).is_err() {
+                            // Before the event: who has seen the reset must not see the old state.
+                            self.set_down(reason.clone());
+                            if self.events.send(ConsumerEvent::Reset { reason }).is_err() {
                                 return;
                             }
-                            reason
                         }
                     }
                 }
                 Err(reason) => {
                     tracing::warn!(origin = ?self.registrar.origin, reason, "cannot register a consumer; trying again");
-                    reason
+                    self.set_down(reason);
                 }
-            };
-            let status = match self.prefetch {
-                Some(_) => ConsumerStatus::Connecting,
-                None => ConsumerStatus::Paused,
-            };
-            self.shared.set_status(status, Some(reason));
+            }
             let wait = tokio::time::sleep(backoff.next_wait());
             tokio::pin!(wait);
             loop {
@@ -161,6 +154,14 @@ impl ConsumerTask {
                 }
             }
         }
+    }
+
+    fn set_down(&self, reason: String) {
+        let status = match self.prefetch {
+            Some(_) => ConsumerStatus::Connecting,
+            None => ConsumerStatus::Paused,
+        };
+        self.shared.set_status(status, Some(reason));
     }
 
     /// Handles a command while there is no channel. False if the consumer is to end.

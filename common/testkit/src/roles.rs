@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -19,6 +19,8 @@ use crate::{
 
 /// Folder with built binaries, when they are not beside the test's own target folder.
 pub const BIN_DIR: &str = "GRISTMILL_BIN_DIR";
+/// How long a dropped role's killed descendants are waited for.
+const GONE: Duration = Duration::from_secs(10);
 
 /// Path of a built workspace binary: from `GRISTMILL_BIN_DIR`, else from the target folder of the running test.
 ///
@@ -218,7 +220,7 @@ impl Role {
         deadline: Duration,
         mut condition: impl AsyncFnMut() -> bool,
     ) -> Result<()> {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         loop {
             // Asked first: a process that exits right after the event still counts.
             let running = self.is_running();
@@ -289,8 +291,13 @@ impl Drop for Role {
         };
         // Best effort: the test is over.
         if let Ok(None) = child.try_wait() {
-            let _ = sys::kill_tree(child.id());
+            let descendants = sys::kill_tree(child.id()).unwrap_or_default();
             let _ = child.wait();
+            // The next test must not meet them; the kernel needs an instant for each.
+            let start = Instant::now();
+            while descendants.iter().any(|&pid| sys::is_alive(pid)) && start.elapsed() < GONE {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 }

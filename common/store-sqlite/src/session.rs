@@ -3,7 +3,7 @@
 
 use crate::{codec, error};
 use chrono::{DateTime, Utc};
-use futures::{Stream, TryStreamExt};
+use futures::TryStreamExt;
 use gristmill_store::{StoreError, StoreResult};
 use serde::de::DeserializeOwned;
 use sqlx::{
@@ -11,9 +11,12 @@ use sqlx::{
     pool::PoolConnection,
     sqlite::{SqliteArguments, SqliteRow},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// What this process has sent since its start.
@@ -43,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) now: DateTime<Utc>,
     /// SQLite undid the whole transaction under us: nothing more may be sent, or it would be committed on its own.
     broken: Option<String>,
+    /// A statement failed, and what the transaction was to do is not done: it is not committed.
+    refused: Option<String>,
     /// A run was accepted or ended: waiters are told after the commit.
     pub(crate) announces: bool,
 }
@@ -110,6 +115,7 @@ impl Session {
             stats,
             now,
             broken: None,
+            refused: None,
             announces: false,
         }
     }
@@ -121,6 +127,11 @@ impl Session {
     /// Why the transaction is gone, if it is.
     pub(crate) fn broken(&self) -> Option<&str> {
         self.broken.as_deref()
+    }
+
+    /// Why the transaction may not be committed, if it may not.
+    pub(crate) fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
     }
 
     fn connection(&mut self) -> StoreResult<&mut SqliteConnection> {
@@ -136,15 +147,12 @@ impl Session {
         })
     }
 
-    /// Notes an error that ended the transaction.
-    fn note(&mut self, error: &sqlx::Error) {
-        if error::ends_transaction(error) {
+    /// Notes what an error means for the transaction.
+    fn failed(&mut self, error: sqlx::Error) -> StoreError {
+        if error::ends_transaction(&error) {
             self.broken = Some(error.to_string());
         }
-    }
-
-    fn failed(&mut self, error: sqlx::Error) -> StoreError {
-        self.note(&error);
+        self.refused = Some(error.to_string());
         error::store_error(error)
     }
 
@@ -180,17 +188,28 @@ impl Session {
         }
     }
 
-    /// The same, row by row: the caller may stop early.
-    pub(crate) fn stream<T: DeserializeOwned + Send>(
+    /// The same, row by row, until `take` has enough: what is not taken is not computed.
+    pub(crate) async fn each<T: DeserializeOwned>(
         &mut self,
         sql: &'static str,
         args: Vec<Arg>,
-    ) -> StoreResult<impl Stream<Item = StoreResult<T>> + Send + Unpin> {
+        mut take: impl FnMut(T) -> ControlFlow<()> + Send,
+    ) -> StoreResult<()> {
         let connection = self.connection()?;
-        Ok(sqlx::query_with(sql, bind(args)?)
-            .fetch(connection)
-            .map_err(error::store_error)
-            .and_then(|row| std::future::ready(decode_row(&row))))
+        let mut rows = sqlx::query_with(sql, bind(args)?).fetch(connection);
+        let failed = loop {
+            match rows.try_next().await {
+                Ok(Some(row)) => {
+                    if take(decode_row(&row)?).is_break() {
+                        return Ok(());
+                    }
+                }
+                Ok(None) => return Ok(()),
+                Err(error) => break error,
+            }
+        };
+        drop(rows);
+        Err(self.failed(failed))
     }
 
     /// The first row.

@@ -119,6 +119,12 @@ impl Lease {
 
     /// Returns when the transaction is durable and visible, or was undone.
     pub(crate) async fn commit(mut self) -> StoreResult<()> {
+        if let Some(why) = self.session()?.refused() {
+            // Dropping it rolls back.
+            return Err(StoreError::Other(format!(
+                "a transaction in which a statement failed is not committed: {why}"
+            )));
+        }
         let (Some(session), Some(returns)) = (self.session.take(), self.returns.take()) else {
             return Err(closed());
         };

@@ -2,7 +2,7 @@
 
 mod support;
 
-use gristmill_store::{Backend, Reads, StoreError, Tx};
+use gristmill_store::{Backend, NewTi, Reads, StoreError, Tx};
 use gristmill_store_sqlite::SqliteStore;
 use std::time::Duration;
 use support::{deploy, new_run, store};
@@ -79,6 +79,18 @@ async fn a_transaction_that_fails_or_is_dropped_leaves_its_neighbours_alone() {
     }
     assert_eq!(letters(&store).await, 30 + 1);
     assert!(store.run(support::DAG, "same").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_transaction_in_which_a_statement_failed_is_not_committed() {
+    let (store, _folder) = store().await;
+    let mut tx = store.begin().await.unwrap();
+    tx.put_dead_letter("test", "half", b"").await.unwrap();
+    let orphan = support::ready(gristmill_common::ids::RunPk(404), 0, tx.now());
+    let error = tx.insert_tis(&[NewTi(orphan)]).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
+    tx.commit().await.unwrap_err();
+    assert_eq!(letters(&store).await, 0);
 }
 
 #[tokio::test]

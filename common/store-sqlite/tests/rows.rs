@@ -170,12 +170,14 @@ async fn an_attempt_ends_once() {
     tx.insert_attempts(std::slice::from_ref(&attempt))
         .await
         .unwrap();
+    tx.commit().await.unwrap();
+    let mut tx = store.begin().await.unwrap();
     let error = tx
         .insert_attempts(std::slice::from_ref(&attempt))
         .await
         .unwrap_err();
     assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
-    tx.commit().await.unwrap();
+    drop(tx);
     assert_eq!(store.attempts(row.pk).await.unwrap(), [attempt]);
 }
 

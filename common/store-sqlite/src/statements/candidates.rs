@@ -1,13 +1,13 @@
 //! Ready instances that fit, best first.
 
 use crate::session::{Session, args};
-use futures::TryStreamExt;
 use gristmill_common::ids::{RunPk, TiPk};
 use gristmill_store::StoreResult;
 use serde::Deserialize;
 use std::{
     collections::{HashMap, hash_map::Entry},
     hash::Hash,
+    ops::ControlFlow,
 };
 
 /// Inside: what no full limit stands against, in order. `LIMIT -1` keeps it apart from the outside, which looks at limits
@@ -102,15 +102,21 @@ impl Session {
         let max = usize::try_from(max).unwrap_or(0);
         let mut chosen = Vec::new();
         let mut left = Left::default();
-        let mut rows = self.stream::<Ready>(READY, args![])?;
-        while chosen.len() < max
-            && let Some(ready) = rows.try_next().await?
-        {
+        if max == 0 {
+            return Ok(chosen);
+        }
+        self.each(READY, args![], |ready: Ready| {
             let key = (ready.pk, ready.run);
             if left.take(ready) {
                 chosen.push(key);
             }
-        }
+            if chosen.len() < max {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })
+        .await?;
         Ok(chosen)
     }
 

@@ -165,14 +165,15 @@ impl Session {
     }
 
     pub(crate) async fn startable_runs(&mut self, max: i64) -> StoreResult<Vec<RunPk>> {
-        // A DAG without room drops out before its queue of runs is numbered.
+        // Queued runs come first (`CROSS JOIN`): a DAG's ended ones are never touched. A DAG without room drops out before
+        // its queue of runs is numbered.
         const SQL: &str = "
             SELECT json_array(pk) FROM (
                 SELECT r.pk, r.run_after, l.cap, l.used,
                     row_number() OVER (PARTITION BY r.dag_id ORDER BY r.run_after, r.pk) AS nth
                 FROM dag_runs AS r
-                JOIN dags AS d ON d.dag_id = r.dag_id
-                JOIN limits AS l ON l.kind = 'dag_runs' AND l.name = r.dag_id
+                CROSS JOIN dags AS d ON d.dag_id = r.dag_id
+                CROSS JOIN limits AS l ON l.kind = 'dag_runs' AND l.name = r.dag_id
                 WHERE r.state = 'queued' AND r.run_after <= ?1 AND d.is_paused = 0
                     AND (l.cap < 0 OR l.used < l.cap)
             )

@@ -121,10 +121,11 @@ impl Session {
             out_row!(),
             " FROM task_instances AS t WHERE t.state IN ('queued', 'running') AND t.worker = ?1 ORDER BY t.pk"
         );
+        // The order alone would make SQLite walk the whole table.
         const ALL: &str = concat!(
             "SELECT ",
             out_row!(),
-            " FROM task_instances AS t WHERE t.state IN ('queued', 'running') ORDER BY t.pk"
+            " FROM task_instances AS t INDEXED BY task_instances_worker WHERE t.state IN ('queued', 'running') ORDER BY t.pk"
         );
         match worker {
             Some(worker) => self.out_rows(OF_WORKER, args![worker]).await,

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 mod walk;
 
-pub(crate) use walk::Analysis;
+pub(crate) use walk::{Analysis, Reference};
 
 /// Whether a text holds anything to render.
 pub fn is_template(text: &str) -> bool {

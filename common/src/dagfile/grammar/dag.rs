@@ -4,7 +4,7 @@ use super::{Key, POSITIVE, Table, Ty, key, later};
 
 pub(crate) static DAG: Table = Table { name: "a DAG", keys: KEYS, exclusive: &[] };
 
-const KEYS: &[Key] = &[
+static KEYS: &[Key] = &[
     key("format", Ty::Int { min: 1, max: 1 }, "Version of this grammar.").default("1"),
     key("dag_id", Ty::Name, "Unique in the deployment.").required(),
     key("description", Ty::Text, "One line for lists.").nullable(),

@@ -57,7 +57,7 @@ pub(crate) static SINK: Table = Table {
     exclusive: &[],
 };
 
-static RESOURCES: Table = Table {
+pub(crate) static RESOURCES: Table = Table {
     name: "partition limits",
     keys: &[
         key("memory", Ty::Size, "Memory; beyond it, spills to disk.").nullable().default("1GiB"),

@@ -18,7 +18,7 @@ static NOTHING: Table = Table { name: "an empty mapping", keys: &[], exclusive: 
 
 /// Those that have a section of their own in the docs.
 #[cfg(test)]
-pub(crate) static TABLES: [&Table; 11] = [
+pub(crate) static TABLES: [&Table; 12] = [
     &super::DAG,
     &TASK,
     &GROUP,
@@ -29,6 +29,7 @@ pub(crate) static TABLES: [&Table; 11] = [
     &data::DATA,
     &data::SOURCE,
     &data::PARTITIONS,
+    &data::RESOURCES,
     &data::SINK,
 ];
 
@@ -44,7 +45,7 @@ const TRIGGER_RULES: [&str; 13] = {
 
 const WEIGHT: Ty = Ty::Int { min: i32::MIN as i64, max: i32::MAX as i64 };
 
-const KEYS: &[Key] = &[
+static KEYS: &[Key] = &[
     key("shell", Ty::Short("command", &shell::SHELL), "Runs a command.").kind(),
     key("http", Ty::Short("url", &http::HTTP), "Makes an HTTP request.").kind(),
     key("data", Ty::Object(&data::DATA), "Runs SQL over partitioned files.").kind(),

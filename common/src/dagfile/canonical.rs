@@ -1,0 +1,74 @@
+//! A specification written out again, in the file's grammar.
+
+use crate::spec::{DagSpec, DataPhase, Schedule, TaskKind, TaskSpec};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+/// Keys of a `data` task that only its plan carries.
+const OF_THE_PLAN: [&str; 4] = ["depends_on", "trigger_rule", "depends_on_past", "doc_md"];
+
+/// The specification in the grammar of the file, every default written out: `parse_json` of it gives the same
+/// specification again.
+pub fn to_json(spec: &DagSpec) -> Value {
+    let mut dag = object(spec);
+    dag.insert("schedule".to_owned(), schedule(&spec.schedule));
+    let mut tasks = Map::new();
+    for task in &spec.tasks {
+        let mut value = object(task);
+        value.remove("task_id");
+        match (&task.kind, task.task_id.rsplit_once('.')) {
+            (TaskKind::Data(data), Some((id, _))) => match data.phase {
+                // The three phases are one task of the file: what the parts have, and some of the plan's keys.
+                DataPhase::Plan => {
+                    let mut whole = phase(spec, id, "part").map(object).unwrap_or_else(|| value.clone());
+                    whole.remove("task_id");
+                    whole.remove("expand");
+                    for key in OF_THE_PLAN {
+                        whole.remove(key);
+                        if let Some(of_plan) = value.remove(key) {
+                            whole.insert(key.to_owned(), of_plan);
+                        }
+                    }
+                    if let Some(Value::Object(data)) = whole.get_mut("data") {
+                        data.remove("phase");
+                    }
+                    tasks.insert(id.to_owned(), Value::Object(whole));
+                }
+                DataPhase::Part | DataPhase::Commit => {}
+            },
+            _ => drop(tasks.insert(task.task_id.clone(), Value::Object(value))),
+        }
+    }
+    dag.insert("tasks".to_owned(), Value::Object(tasks));
+    Value::Object(dag)
+}
+
+/// SHA-256 of the specification, in hex. Comments, layout, the order of keys and tasks and written-out defaults make no
+/// difference: the same hash is the same specification.
+pub fn spec_hash(spec: &DagSpec) -> String {
+    let mut canonical = serde_json::to_value(spec).unwrap_or_default();
+    canonical.sort_all_objects();
+    hex::encode(Sha256::digest(canonical.to_string().as_bytes()))
+}
+
+fn object(value: &impl serde::Serialize) -> Map<String, Value> {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(map)) => map,
+        // The specification's types are mappings with string keys: nothing else can come.
+        _ => Map::new(),
+    }
+}
+
+fn schedule(schedule: &Schedule) -> Value {
+    match schedule {
+        Schedule::Manual => Value::Null,
+        Schedule::Cron(expression) => json!(expression),
+        Schedule::Every(span) => json!(format!("every {span}")),
+        Schedule::Once => json!("@once"),
+    }
+}
+
+fn phase<'s>(spec: &'s DagSpec, id: &str, name: &str) -> Option<&'s TaskSpec> {
+    let is = |task: &&TaskSpec| task.task_id.strip_prefix(id).and_then(|rest| rest.strip_prefix('.')) == Some(name);
+    spec.tasks.iter().find(is)
+}

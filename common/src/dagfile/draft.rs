@@ -1,0 +1,365 @@
+//! Tasks on their way from the file to the specification: groups are flattened, `data` tasks are three, defaults are
+//! merged; names are not resolved yet.
+
+use super::{
+    diagnostic::Spot,
+    grammar::{GROUP, TASK, Ty},
+    node::{Entry, Node, Tree},
+    reader::{Reader, Text},
+};
+use crate::{ids::valid_name, spec::DataPhase};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, HashMap};
+
+/// Tasks that a DAG may have, the phases of `data` tasks counted.
+pub(super) const MAX_TASKS: usize = 10_000;
+
+/// One task.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) id: String,
+    /// Where its key stands.
+    pub(super) spot: Spot,
+    /// Id of the group that it is in; empty at the top.
+    pub(super) scope: String,
+    /// Its keys, by the grammar, defaults included; without `depends_on`.
+    pub(super) value: Map<String, Value>,
+    /// Keys that it gives itself.
+    pub(super) own: Vec<String>,
+    pub(super) depends_on: Vec<Name>,
+    pub(super) texts: Vec<Text>,
+}
+
+/// A name as the file writes it.
+#[derive(Debug, Clone)]
+pub(super) struct Name {
+    pub(super) name: String,
+    pub(super) spot: Spot,
+}
+
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) scope: String,
+    pub(super) depends_on: Vec<Name>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Drafts {
+    pub(super) tasks: Vec<Draft>,
+    /// Task id to position in `tasks`.
+    pub(super) ids: HashMap<String, usize>,
+    pub(super) groups: BTreeMap<String, Group>,
+    /// Id of a `data` task to the position of its commit.
+    pub(super) data: HashMap<String, usize>,
+    too_many: bool,
+}
+
+/// Values for keys that a task does not give itself.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Defaults {
+    values: Map<String, Value>,
+    texts: Vec<Text>,
+}
+
+impl Defaults {
+    /// Reads `default_args`; what they do not give comes from `outer`.
+    pub(super) fn read(reader: &mut Reader<'_>, node: Option<&Node>, outer: &Self) -> Self {
+        let mut defaults = Self::default();
+        let Some(entries) = node.and_then(|node| reader.entries(node, &Ty::DefaultArgs.expected())) else {
+            return outer.clone();
+        };
+        for entry in entries {
+            let Some(key) = TASK.key(&entry.key).filter(|key| key.built) else {
+                reader.within(&entry.key, |reader| reader.known(entry, &TASK, "key"));
+                continue;
+            };
+            if !key.inherited {
+                let message = format!("`{}` cannot have a default: give it to each task", key.name);
+                reader.error_within(&entry.key, entry.at, message);
+            } else if let Some(value) = reader.task_key(entry) {
+                defaults.values.insert(entry.key.clone(), value);
+            }
+        }
+        defaults.texts = std::mem::take(&mut reader.templates);
+        let inner = std::mem::take(&mut defaults.values);
+        defaults.texts.extend(outer.texts.clone());
+        defaults.values = outer.values.clone();
+        for (key, value) in inner {
+            match (defaults.values.get_mut(&key), value) {
+                (Some(Value::Object(env)), Value::Object(own)) if key == "env" => env.extend(own),
+                (_, value) => drop(defaults.values.insert(key, value)),
+            }
+        }
+        defaults
+    }
+
+    fn fill(&self, draft: &mut Draft, kind: &str) {
+        let mut texts = |path: &[&str]| {
+            let of_key = |text: &&Text| text.pointer.iter().map(String::as_str).eq(path.iter().copied());
+            draft.texts.extend(self.texts.iter().find(of_key).cloned());
+        };
+        for (key, value) in &self.values {
+            match (key.as_str(), value) {
+                ("env", Value::Object(defaults)) => {
+                    if kind != "shell" {
+                        continue;
+                    }
+                    let env = draft.value.entry("env").or_insert_with(|| json!({}));
+                    for (name, value) in defaults {
+                        if let Some(env) = env.as_object_mut().filter(|env| !env.contains_key(name)) {
+                            env.insert(name.clone(), value.clone());
+                            texts(&["env", name]);
+                        }
+                    }
+                }
+                _ if draft.value.contains_key(key) => {}
+                _ => {
+                    draft.value.insert(key.clone(), value.clone());
+                    texts(&[key]);
+                }
+            }
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// The value of one of a task's keys; its templates stay in [`Reader::templates`].
+    fn task_key(&mut self, entry: &Entry) -> Option<Value> {
+        let one = Node { at: entry.at, tree: Tree::Map(std::sync::Arc::new(vec![entry.clone()])) };
+        self.fragment(&one, &TASK)?.remove(&entry.key)
+    }
+
+    /// The tasks of a mapping, in a group (`scope`) or at the top.
+    pub(super) fn tasks(&mut self, node: &Node, scope: &str, defaults: &Defaults, drafts: &mut Drafts) {
+        let Some(entries) = self.entries(node, &Ty::Tasks.expected()) else {
+            return;
+        };
+        if entries.is_empty() {
+            self.error(node.at, "there has to be at least one task");
+        }
+        for entry in entries {
+            self.within(&entry.key, |reader| reader.task(entry, scope, defaults, drafts));
+        }
+    }
+
+    fn task(&mut self, entry: &Entry, scope: &str, defaults: &Defaults, drafts: &mut Drafts) {
+        if drafts.too_many {
+            return;
+        }
+        if drafts.tasks.len() >= MAX_TASKS {
+            drafts.too_many = true;
+            self.error(entry.at, format!("a DAG has at most {MAX_TASKS} tasks (a `data` task counts three)"));
+            return;
+        }
+        let id = if scope.is_empty() { entry.key.clone() } else { format!("{scope}.{}", entry.key) };
+        if !valid_name(&id) {
+            self.bad_name(&Node { at: entry.at, ..entry.value.clone() }, &id);
+        }
+        let Some(keys) = self.entries(&entry.value, "a task (a mapping)") else {
+            // Others may depend on it; that is no further problem.
+            drafts.add(self, Draft::new(id, scope, self.spot(entry.at)));
+            return;
+        };
+        let kinds: Vec<&Entry> = keys.iter().filter(|key| TASK.key(&key.key).is_some_and(|key| key.kind)).collect();
+        if kinds.len() > 1 {
+            let names: Vec<&str> = kinds.iter().map(|kind| kind.key.as_str()).collect();
+            self.error(entry.at, format!("a task does one thing, this one {}: {}", kinds.len(), names.join(", ")));
+        }
+        if kinds.is_empty() {
+            let names = TASK.keys.iter().filter(|key| key.kind && key.built).map(|key| key.name);
+            let names: Vec<&str> = names.collect();
+            self.error(entry.at, "the task does not say what it does").expected =
+                Some(format!("give it one of: {}.", names.join(", ")));
+        }
+        let kind = kinds.first().map_or("", |kind| kind.key.as_str());
+        if kind == "group" {
+            return self.group(entry, keys, &id, scope, defaults, drafts);
+        }
+        let mut draft = Draft::new(id, scope, self.spot(entry.at));
+        draft.value = self.fragment(&entry.value, &TASK).unwrap_or_default();
+        draft.texts = std::mem::take(&mut self.templates);
+        draft.own = keys.iter().map(|key| key.key.clone()).collect();
+        draft.depends_on = self.names(keys);
+        draft.value.remove("depends_on");
+        if let Some(Value::Null) = draft.value.get(kind) {
+            draft.value.insert(kind.to_owned(), json!({}));
+        }
+        defaults.fill(&mut draft, kind);
+        match kind {
+            "data" => self.data_task(draft, drafts),
+            _ => drafts.add(self, draft),
+        }
+    }
+
+    /// What a task depends on, each name with its place.
+    fn names(&mut self, keys: &[Entry]) -> Vec<Name> {
+        let Some(entry) = keys.iter().find(|key| key.key == "depends_on") else {
+            return Vec::new();
+        };
+        let one = |node: &Node, spot: Spot| match &node.tree {
+            Tree::Scalar(scalar) if !scalar.value.is_null() => Some(Name { name: scalar.text.clone(), spot }),
+            _ => None,
+        };
+        self.within("depends_on", |reader| match &entry.value.tree {
+            Tree::Seq(items) => {
+                let name = |(i, item): (usize, &Node)| {
+                    one(item, reader.within(&i.to_string(), |reader| reader.spot(item.at)))
+                };
+                items.iter().enumerate().filter_map(name).collect()
+            }
+            _ => one(&entry.value, reader.spot(entry.value.at)).into_iter().collect(),
+        })
+    }
+
+    fn group(&mut self, entry: &Entry, keys: &[Entry], id: &str, scope: &str, defaults: &Defaults, drafts: &mut Drafts) {
+        for key in keys {
+            match key.key.as_str() {
+                "group" | "doc_md" => {}
+                "depends_on" => drop(self.task_key(key)),
+                "expand" | "trigger_rule" => {
+                    let message = format!("`{}` on a group is not built yet", key.key);
+                    self.error_within(&key.key, key.at, message);
+                }
+                name => {
+                    let known = self.within(name, |reader| reader.known(key, &TASK, "key"));
+                    if known && !TASK.key(name).is_some_and(|key| key.kind) {
+                        let message = format!("`{name}` has no meaning on a group: put it into the group's `default_args`");
+                        self.error_within(name, key.at, message);
+                    }
+                }
+            }
+        }
+        if drafts.ids.contains_key(id) || drafts.groups.contains_key(id) {
+            self.error(entry.at, format!("there are two tasks or groups of the id {id:?}"));
+        }
+        let depends_on = self.names(keys);
+        drafts.groups.insert(id.to_owned(), Group { scope: scope.to_owned(), depends_on });
+        let Some(body) = keys.iter().find(|key| key.key == "group") else {
+            return;
+        };
+        self.within("group", |reader| {
+            let Some(entries) = reader.entries(&body.value, "a group: a mapping with `tasks`") else {
+                return;
+            };
+            for entry in entries {
+                reader.within(&entry.key, |reader| reader.known(entry, &GROUP, "key"));
+            }
+            let find = |name: &str| entries.iter().find(|entry| entry.key == name).map(|entry| &entry.value);
+            let inner = reader.within("default_args", |reader| Defaults::read(reader, find("default_args"), defaults));
+            match find("tasks") {
+                Some(tasks) => reader.within("tasks", |reader| reader.tasks(tasks, id, &inner, drafts)),
+                None => {
+                    reader.error(body.at, "a group needs the key `tasks`");
+                }
+            }
+        });
+    }
+
+    /// `ID.plan` finds the partitions, `ID.part` is mapped over them, `ID.commit` puts their results together. A failed
+    /// part fails the commit by the default rule.
+    fn data_task(&mut self, draft: Draft, drafts: &mut Drafts) {
+        if draft.own.iter().any(|key| key == "expand") {
+            self.error_at(&draft.spot, "`expand` on a data task is not built yet");
+        }
+        self.check_data(&draft);
+        let id = draft.id.clone();
+        let phase = |phase: DataPhase, name: &str, depends_on: Vec<Name>| {
+            let mut value = draft.value.clone();
+            value.remove("expand");
+            if let Some(Value::Object(data)) = value.get_mut("data") {
+                data.insert("phase".to_owned(), json!(phase));
+            }
+            if phase != DataPhase::Plan {
+                for key in ["trigger_rule", "depends_on_past", "doc_md"] {
+                    value.remove(key);
+                }
+            }
+            if phase == DataPhase::Part {
+                let partitions = format!("{{{{ ti.xcom_pull('{id}.plan').partitions }}}}");
+                value.insert("expand".to_owned(), json!({ "partition": partitions }));
+            }
+            Draft {
+                id: format!("{id}.{name}"),
+                spot: draft.spot.clone(),
+                scope: draft.scope.clone(),
+                value,
+                own: draft.own.clone(),
+                depends_on,
+                texts: draft.texts.clone(),
+            }
+        };
+        // Full ids, from the top: a group may hold a task of the same name.
+        let after = |name: &str| vec![Name { name: format!("{id}.{name}"), spot: draft.spot.clone() }];
+        let phases = [
+            phase(DataPhase::Plan, "plan", draft.depends_on.clone()),
+            phase(DataPhase::Part, "part", after("plan")),
+            phase(DataPhase::Commit, "commit", after("part")),
+        ];
+        if drafts.ids.contains_key(&id) || drafts.groups.contains_key(&id) {
+            self.error_at(&draft.spot, format!("there are two tasks or groups of the id {id:?}"));
+        }
+        for phase in phases {
+            drafts.add(self, phase);
+        }
+        drafts.data.insert(id, drafts.tasks.len() - 1);
+    }
+
+    fn check_data(&mut self, draft: &Draft) {
+        let Some(data) = draft.value.get("data") else { return };
+        let Some(sources) = data.get("sources").and_then(Value::as_object) else { return };
+        if sources.is_empty() {
+            self.error_at(&draft.spot, "a data task needs at least one source");
+        }
+        for name in sources.keys() {
+            if !super::reader::is_identifier(name) || name == "parts" {
+                let message = format!("{name:?} cannot be a source's name: it is a table's name in SQL (letters, digits, `_`; `parts` is taken)");
+                self.error_at(&draft.spot, message);
+            }
+        }
+        let broadcast = |source: &Value| source.get("broadcast") == Some(&Value::Bool(true));
+        if !sources.is_empty() && sources.values().all(broadcast) {
+            self.error_at(&draft.spot, "every source is `broadcast`: none is left to be cut into partitions");
+        }
+        if let Some(name) = data.get("partition_source").and_then(Value::as_str) {
+            match sources.get(name) {
+                None => {
+                    let diagnostic = self.error_at(&draft.spot, format!("partition_source {name:?} is none of the sources"));
+                    *diagnostic = diagnostic.clone().suggest(name, sources.keys().map(String::as_str));
+                }
+                Some(source) if broadcast(source) => {
+                    self.error_at(&draft.spot, format!("partition_source {name:?} is `broadcast`: it cannot be cut too"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+impl Draft {
+    fn new(id: String, scope: &str, spot: Spot) -> Self {
+        Self {
+            id,
+            spot,
+            scope: scope.to_owned(),
+            value: Map::new(),
+            own: Vec::new(),
+            depends_on: Vec::new(),
+            texts: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_mapped(&self) -> bool {
+        self.value.contains_key("expand")
+    }
+}
+
+impl Drafts {
+    fn add(&mut self, reader: &mut Reader<'_>, draft: Draft) {
+        let taken = self.ids.contains_key(&draft.id) || self.groups.contains_key(&draft.id);
+        if taken || self.data.contains_key(&draft.id) {
+            reader.error_at(&draft.spot, format!("there are two tasks or groups of the id {:?}", draft.id));
+        }
+        self.ids.insert(draft.id.clone(), self.tasks.len());
+        self.tasks.push(draft);
+    }
+}

@@ -4,6 +4,8 @@
 //! primitive statements of [`Backend`] and [`Tx`], where all SQL lives, and the queries of [`Reads`]; the transactions
 //! themselves are written once, in `transactions`, for every backend.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod plans;
 mod reads;

@@ -1,0 +1,16 @@
+//! The suite that every backend runs, on a real PostgreSQL.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use gristmill_store_postgres::PgStore;
+use gristmill_testkit::shared;
+
+gristmill_store::conformance_tests!(crate::support::fresh);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_migrate_at_once() {
+    let empty = shared::postgres_database().await.unwrap();
+    let store = PgStore::connect(empty.url(), support::OPTIONS).unwrap();
+    gristmill_store::conformance::schema::ten_migrate_at_once(store).await;
+}

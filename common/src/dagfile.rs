@@ -52,7 +52,10 @@ pub fn parse(file_name: &str, text: &str) -> Result<Parsed, Vec<Diagnostic>> {
 pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<Parsed, Vec<Diagnostic>> {
     check_size(file_name, bytes.len())?;
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        let message = format!("the file is not UTF-8: the byte at {} does not belong", error.valid_up_to());
+        let message = format!(
+            "the file is not UTF-8: the byte at {} does not belong",
+            error.valid_up_to()
+        );
         vec![Diagnostic::error(file_name, &Spot::default(), message)]
     })?;
     parse(file_name, text)
@@ -61,7 +64,7 @@ pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<Parsed, Vec<Diagnost
 /// Reads a DAG given as JSON, as the API takes it: the same grammar, places are JSON pointers. The size is the caller's to
 /// bound.
 pub fn parse_json(value: &Value) -> Result<Parsed, Vec<Diagnostic>> {
-    let root = json::load("dag", value).map_err(|diagnostic| vec![diagnostic])?;
+    let root = json::load("dag", value).map_err(|diagnostic| vec![*diagnostic])?;
     assemble::assemble(Reader::new("dag", "", true), &root)
 }
 
@@ -77,7 +80,9 @@ fn check_size(file: &str, bytes: usize) -> Result<(), Vec<Diagnostic>> {
 /// `_`. `name` may be a path; its last part counts.
 pub fn is_dag_file_name(name: &str) -> bool {
     let name = name.rsplit(['/', '\\']).next().unwrap_or(name);
-    let ending = [".yaml", ".yml", ".dag.json"].iter().any(|ending| name.len() > ending.len() && name.ends_with(ending));
+    let ending = [".yaml", ".yml", ".dag.json"]
+        .iter()
+        .any(|ending| name.len() > ending.len() && name.ends_with(ending));
     ending && !name.starts_with(['.', '_'])
 }
 

@@ -19,11 +19,19 @@ pub(super) fn assemble(mut reader: Reader<'_>, root: &Node) -> Result<Parsed, Ve
     let spec = read(&mut reader, root);
     let mut seen = HashSet::new();
     // The phases of a `data` task and the heirs of a default find the same problem again.
-    reader.diagnostics.retain(|d| seen.insert((d.line, d.column, d.path.clone(), d.message.clone())));
+    reader
+        .diagnostics
+        .retain(|d| seen.insert((d.line, d.column, d.path.clone(), d.message.clone())));
     reader.diagnostics.sort_by_key(|d| (d.line, d.column));
-    let failed = reader.diagnostics.iter().any(|d| d.severity == Severity::Error);
+    let failed = reader
+        .diagnostics
+        .iter()
+        .any(|d| d.severity == Severity::Error);
     match spec {
-        Some(spec) if !failed => Ok(Parsed { spec, warnings: reader.diagnostics }),
+        Some(spec) if !failed => Ok(Parsed {
+            spec,
+            warnings: reader.diagnostics,
+        }),
         _ => Err(reader.diagnostics),
     }
 }
@@ -33,7 +41,12 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<DagSpec> {
         reader.mismatch(root, "a DAG (a mapping with dag_id and tasks)");
         return None;
     };
-    let find = |name: &str| entries.iter().find(|entry| entry.key == name).map(|entry| &entry.value);
+    let find = |name: &str| {
+        entries
+            .iter()
+            .find(|entry| entry.key == name)
+            .map(|entry| &entry.value)
+    };
     // Dates are read in the time zone, wherever in the file it stands.
     if let Some(Tree::Scalar(scalar)) = find("timezone").map(|node| &node.tree)
         && let Ok(timezone) = scalar.text.parse()
@@ -42,16 +55,28 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<DagSpec> {
     }
     let mut dag = reader.fragment(root, &DAG)?;
     let none = Defaults::default();
-    let defaults = reader.within("default_args", |reader| Defaults::read(reader, find("default_args"), &none));
+    let defaults = reader.within("default_args", |reader| {
+        Defaults::read(reader, find("default_args"), &none)
+    });
     let mut drafts = Drafts::default();
     if let Some(tasks) = find("tasks") {
-        reader.within("tasks", |reader| reader.tasks(tasks, "", &defaults, &mut drafts));
+        reader.within("tasks", |reader| {
+            reader.tasks(tasks, "", &defaults, &mut drafts)
+        });
     }
     let resolved = drafts.resolve(reader);
-    let params = dag.get("params").and_then(Value::as_object).cloned().unwrap_or_default();
+    let params = dag
+        .get("params")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
     texts::check(reader, &mut drafts, &resolved, &params);
     lints::check(reader, root, &dag, &drafts, &resolved);
-    if reader.diagnostics.iter().any(|d| d.severity == Severity::Error) {
+    if reader
+        .diagnostics
+        .iter()
+        .any(|d| d.severity == Severity::Error)
+    {
         return None;
     }
     dag.remove("format");
@@ -66,11 +91,16 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<DagSpec> {
 
 fn tasks(reader: &mut Reader<'_>, drafts: Drafts, resolved: Resolved) -> Option<Vec<TaskSpec>> {
     let ids: Vec<String> = drafts.tasks.iter().map(|draft| draft.id.clone()).collect();
-    let mut values: Vec<Option<Map<String, Value>>> = drafts.tasks.into_iter().map(|draft| Some(draft.value)).collect();
+    let mut values: Vec<Option<Map<String, Value>>> = drafts
+        .tasks
+        .into_iter()
+        .map(|draft| Some(draft.value))
+        .collect();
     let mut tasks = Vec::with_capacity(values.len());
     for task in resolved.order? {
         let mut value = values[task].take()?;
-        let mut upstream: Vec<&String> = resolved.upstream[task].iter().map(|up| &ids[*up]).collect();
+        let mut upstream: Vec<&String> =
+            resolved.upstream[task].iter().map(|up| &ids[*up]).collect();
         upstream.sort_unstable();
         value.insert("task_id".to_owned(), json!(ids[task]));
         value.insert("depends_on".to_owned(), json!(upstream));
@@ -84,7 +114,10 @@ fn convert<T: serde::de::DeserializeOwned>(reader: &mut Reader<'_>, value: Value
     match serde_json::from_value(value) {
         Ok(converted) => Some(converted),
         Err(error) => {
-            reader.error(None, format!("this cannot be held in a specification: {error}"));
+            reader.error(
+                None,
+                format!("this cannot be held in a specification: {error}"),
+            );
             None
         }
     }

@@ -20,7 +20,9 @@ pub fn to_json(spec: &DagSpec) -> Value {
             (TaskKind::Data(data), Some((id, _))) => match data.phase {
                 // The three phases are one task of the file: what the parts have, and some of the plan's keys.
                 DataPhase::Plan => {
-                    let mut whole = phase(spec, id, "part").map(object).unwrap_or_else(|| value.clone());
+                    let mut whole = phase(spec, id, "part")
+                        .map(object)
+                        .unwrap_or_else(|| value.clone());
                     whole.remove("task_id");
                     whole.remove("expand");
                     for key in OF_THE_PLAN {
@@ -69,6 +71,11 @@ fn schedule(schedule: &Schedule) -> Value {
 }
 
 fn phase<'s>(spec: &'s DagSpec, id: &str, name: &str) -> Option<&'s TaskSpec> {
-    let is = |task: &&TaskSpec| task.task_id.strip_prefix(id).and_then(|rest| rest.strip_prefix('.')) == Some(name);
+    let is = |task: &&TaskSpec| {
+        task.task_id
+            .strip_prefix(id)
+            .and_then(|rest| rest.strip_prefix('.'))
+            == Some(name)
+    };
     spec.tasks.iter().find(is)
 }

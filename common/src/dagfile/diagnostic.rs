@@ -60,7 +60,11 @@ impl Diagnostic {
     }
 
     /// Adds the candidate that looks most like what was written, if one does.
-    pub(crate) fn suggest<'a>(mut self, written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn suggest<'a>(
+        mut self,
+        written: &str,
+        candidates: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
         self.suggestion = did_you_mean(written, candidates);
         self
     }
@@ -84,7 +88,11 @@ impl fmt::Display for Diagnostic {
             write!(f, "; did you mean {suggestion:?}?")?;
         }
         if let Some(expected) = &self.expected {
-            let separator = if self.suggestion.is_some() { " " } else { "; " };
+            let separator = match expected.starts_with(char::is_uppercase) {
+                _ if self.suggestion.is_some() => " ",
+                true => ". ",
+                false => "; ",
+            };
             write!(f, "{separator}{expected}")?;
         }
         Ok(())
@@ -92,7 +100,10 @@ impl fmt::Display for Diagnostic {
 }
 
 /// The candidate nearest to what was written: at most a third of its letters away, or the same but for case and `-`/`_`.
-pub(crate) fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn did_you_mean<'a>(
+    written: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
     // Comparing takes time by the square of the length; nobody mistypes a name this long.
     if written.len() > 250 {
         return None;
@@ -102,7 +113,9 @@ pub(crate) fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item
     candidates
         .into_iter()
         .map(|candidate| (strsim::osa_distance(&wanted, &fold(candidate)), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.chars().count().max(wanted.chars().count()) / 3).max(1))
+        .filter(|(distance, candidate)| {
+            *distance <= (candidate.chars().count().max(wanted.chars().count()) / 3).max(1)
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate.to_owned())
         .filter(|candidate| candidate != written)

@@ -5,7 +5,7 @@ use super::{
     diagnostic::Spot,
     grammar::{GROUP, TASK, Ty},
     node::{Entry, Node, Tree},
-    reader::{Reader, Text},
+    reader::{DEFAULT, Reader, Text},
 };
 use crate::{ids::valid_name, spec::DataPhase};
 use serde_json::{Map, Value, json};
@@ -65,12 +65,13 @@ impl Defaults {
     /// Reads `default_args`; what they do not give comes from `outer`.
     pub(super) fn read(reader: &mut Reader<'_>, node: Option<&Node>, outer: &Self) -> Self {
         let mut defaults = Self::default();
-        let Some(entries) = node.and_then(|node| reader.entries(node, &Ty::DefaultArgs.expected())) else {
+        let Some(entries) = node.and_then(|node| reader.entries(node, &Ty::DefaultArgs.expected()))
+        else {
             return outer.clone();
         };
         for entry in entries {
             let Some(key) = TASK.key(&entry.key).filter(|key| key.built) else {
-                reader.within(&entry.key, |reader| reader.known(entry, &TASK, "key"));
+                reader.within(&entry.key, |reader| reader.known(entry, &TASK, DEFAULT));
                 continue;
             };
             if !key.inherited {
@@ -95,7 +96,12 @@ impl Defaults {
 
     fn fill(&self, draft: &mut Draft, kind: &str) {
         let mut texts = |path: &[&str]| {
-            let of_key = |text: &&Text| text.pointer.iter().map(String::as_str).eq(path.iter().copied());
+            let of_key = |text: &&Text| {
+                text.pointer
+                    .iter()
+                    .map(String::as_str)
+                    .eq(path.iter().copied())
+            };
             draft.texts.extend(self.texts.iter().find(of_key).cloned());
         };
         for (key, value) in &self.values {
@@ -106,7 +112,8 @@ impl Defaults {
                     }
                     let env = draft.value.entry("env").or_insert_with(|| json!({}));
                     for (name, value) in defaults {
-                        if let Some(env) = env.as_object_mut().filter(|env| !env.contains_key(name)) {
+                        if let Some(env) = env.as_object_mut().filter(|env| !env.contains_key(name))
+                        {
                             env.insert(name.clone(), value.clone());
                             texts(&["env", name]);
                         }
@@ -125,12 +132,21 @@ impl Defaults {
 impl Reader<'_> {
     /// The value of one of a task's keys; its templates stay in [`Reader::templates`].
     fn task_key(&mut self, entry: &Entry) -> Option<Value> {
-        let one = Node { at: entry.at, tree: Tree::Map(std::sync::Arc::new(vec![entry.clone()])) };
+        let one = Node {
+            at: entry.at,
+            tree: Tree::Map(std::sync::Arc::new(vec![entry.clone()])),
+        };
         self.fragment(&one, &TASK)?.remove(&entry.key)
     }
 
     /// The tasks of a mapping, in a group (`scope`) or at the top.
-    pub(super) fn tasks(&mut self, node: &Node, scope: &str, defaults: &Defaults, drafts: &mut Drafts) {
+    pub(super) fn tasks(
+        &mut self,
+        node: &Node,
+        scope: &str,
+        defaults: &Defaults,
+        drafts: &mut Drafts,
+    ) {
         let Some(entries) = self.entries(node, &Ty::Tasks.expected()) else {
             return;
         };
@@ -138,7 +154,9 @@ impl Reader<'_> {
             self.error(node.at, "there has to be at least one task");
         }
         for entry in entries {
-            self.within(&entry.key, |reader| reader.task(entry, scope, defaults, drafts));
+            self.within(&entry.key, |reader| {
+                reader.task(entry, scope, defaults, drafts)
+            });
         }
     }
 
@@ -148,28 +166,55 @@ impl Reader<'_> {
         }
         if drafts.tasks.len() >= MAX_TASKS {
             drafts.too_many = true;
-            self.error(entry.at, format!("a DAG has at most {MAX_TASKS} tasks (a `data` task counts three)"));
+            self.error(
+                entry.at,
+                format!("a DAG has at most {MAX_TASKS} tasks (a `data` task counts three)"),
+            );
             return;
         }
-        let id = if scope.is_empty() { entry.key.clone() } else { format!("{scope}.{}", entry.key) };
+        let id = if scope.is_empty() {
+            entry.key.clone()
+        } else {
+            format!("{scope}.{}", entry.key)
+        };
         if !valid_name(&id) {
-            self.bad_name(&Node { at: entry.at, ..entry.value.clone() }, &id);
+            self.bad_name(
+                &Node {
+                    at: entry.at,
+                    ..entry.value.clone()
+                },
+                &id,
+            );
         }
         let Some(keys) = self.entries(&entry.value, "a task (a mapping)") else {
             // Others may depend on it; that is no further problem.
             drafts.add(self, Draft::new(id, scope, self.spot(entry.at)));
             return;
         };
-        let kinds: Vec<&Entry> = keys.iter().filter(|key| TASK.key(&key.key).is_some_and(|key| key.kind)).collect();
+        let kinds: Vec<&Entry> = keys
+            .iter()
+            .filter(|key| TASK.key(&key.key).is_some_and(|key| key.kind))
+            .collect();
         if kinds.len() > 1 {
             let names: Vec<&str> = kinds.iter().map(|kind| kind.key.as_str()).collect();
-            self.error(entry.at, format!("a task does one thing, this one {}: {}", kinds.len(), names.join(", ")));
+            self.error(
+                entry.at,
+                format!(
+                    "a task does one thing, this one {}: {}",
+                    kinds.len(),
+                    names.join(", ")
+                ),
+            );
         }
         if kinds.is_empty() {
-            let names = TASK.keys.iter().filter(|key| key.kind && key.built).map(|key| key.name);
+            let names = TASK
+                .keys
+                .iter()
+                .filter(|key| key.kind && key.built)
+                .map(|key| key.name);
             let names: Vec<&str> = names.collect();
-            self.error(entry.at, "the task does not say what it does").expected =
-                Some(format!("give it one of: {}.", names.join(", ")));
+            self.error(entry.at, "the task does not say what it does")
+                .expected = Some(format!("give it one of: {}.", names.join(", ")));
         }
         let kind = kinds.first().map_or("", |kind| kind.key.as_str());
         if kind == "group" {
@@ -197,21 +242,37 @@ impl Reader<'_> {
             return Vec::new();
         };
         let one = |node: &Node, spot: Spot| match &node.tree {
-            Tree::Scalar(scalar) if !scalar.value.is_null() => Some(Name { name: scalar.text.clone(), spot }),
+            Tree::Scalar(scalar) if !scalar.value.is_null() => Some(Name {
+                name: scalar.text.clone(),
+                spot,
+            }),
             _ => None,
         };
         self.within("depends_on", |reader| match &entry.value.tree {
             Tree::Seq(items) => {
                 let name = |(i, item): (usize, &Node)| {
-                    one(item, reader.within(&i.to_string(), |reader| reader.spot(item.at)))
+                    one(
+                        item,
+                        reader.within(&i.to_string(), |reader| reader.spot(item.at)),
+                    )
                 };
                 items.iter().enumerate().filter_map(name).collect()
             }
-            _ => one(&entry.value, reader.spot(entry.value.at)).into_iter().collect(),
+            _ => one(&entry.value, reader.spot(entry.value.at))
+                .into_iter()
+                .collect(),
         })
     }
 
-    fn group(&mut self, entry: &Entry, keys: &[Entry], id: &str, scope: &str, defaults: &Defaults, drafts: &mut Drafts) {
+    fn group(
+        &mut self,
+        entry: &Entry,
+        keys: &[Entry],
+        id: &str,
+        scope: &str,
+        defaults: &Defaults,
+        drafts: &mut Drafts,
+    ) {
         for key in keys {
             match key.key.as_str() {
                 "group" | "doc_md" => {}
@@ -223,31 +284,52 @@ impl Reader<'_> {
                 name => {
                     let known = self.within(name, |reader| reader.known(key, &TASK, "key"));
                     if known && !TASK.key(name).is_some_and(|key| key.kind) {
-                        let message = format!("`{name}` has no meaning on a group: put it into the group's `default_args`");
+                        let message = format!(
+                            "`{name}` has no meaning on a group: put it into the group's `default_args`"
+                        );
                         self.error_within(name, key.at, message);
                     }
                 }
             }
         }
         if drafts.ids.contains_key(id) || drafts.groups.contains_key(id) {
-            self.error(entry.at, format!("there are two tasks or groups of the id {id:?}"));
+            self.error(
+                entry.at,
+                format!("there are two tasks or groups of the id {id:?}"),
+            );
         }
         let depends_on = self.names(keys);
-        drafts.groups.insert(id.to_owned(), Group { scope: scope.to_owned(), depends_on });
+        drafts.groups.insert(
+            id.to_owned(),
+            Group {
+                scope: scope.to_owned(),
+                depends_on,
+            },
+        );
         let Some(body) = keys.iter().find(|key| key.key == "group") else {
             return;
         };
         self.within("group", |reader| {
-            let Some(entries) = reader.entries(&body.value, "a group: a mapping with `tasks`") else {
+            let Some(entries) = reader.entries(&body.value, "a group: a mapping with `tasks`")
+            else {
                 return;
             };
             for entry in entries {
                 reader.within(&entry.key, |reader| reader.known(entry, &GROUP, "key"));
             }
-            let find = |name: &str| entries.iter().find(|entry| entry.key == name).map(|entry| &entry.value);
-            let inner = reader.within("default_args", |reader| Defaults::read(reader, find("default_args"), defaults));
+            let find = |name: &str| {
+                entries
+                    .iter()
+                    .find(|entry| entry.key == name)
+                    .map(|entry| &entry.value)
+            };
+            let inner = reader.within("default_args", |reader| {
+                Defaults::read(reader, find("default_args"), defaults)
+            });
             match find("tasks") {
-                Some(tasks) => reader.within("tasks", |reader| reader.tasks(tasks, id, &inner, drafts)),
+                Some(tasks) => {
+                    reader.within("tasks", |reader| reader.tasks(tasks, id, &inner, drafts))
+                }
                 None => {
                     reader.error(body.at, "a group needs the key `tasks`");
                 }
@@ -289,14 +371,22 @@ impl Reader<'_> {
             }
         };
         // Full ids, from the top: a group may hold a task of the same name.
-        let after = |name: &str| vec![Name { name: format!("{id}.{name}"), spot: draft.spot.clone() }];
+        let after = |name: &str| {
+            vec![Name {
+                name: format!("{id}.{name}"),
+                spot: draft.spot.clone(),
+            }]
+        };
         let phases = [
             phase(DataPhase::Plan, "plan", draft.depends_on.clone()),
             phase(DataPhase::Part, "part", after("plan")),
             phase(DataPhase::Commit, "commit", after("part")),
         ];
         if drafts.ids.contains_key(&id) || drafts.groups.contains_key(&id) {
-            self.error_at(&draft.spot, format!("there are two tasks or groups of the id {id:?}"));
+            self.error_at(
+                &draft.spot,
+                format!("there are two tasks or groups of the id {id:?}"),
+            );
         }
         for phase in phases {
             drafts.add(self, phase);
@@ -305,29 +395,46 @@ impl Reader<'_> {
     }
 
     fn check_data(&mut self, draft: &Draft) {
-        let Some(data) = draft.value.get("data") else { return };
-        let Some(sources) = data.get("sources").and_then(Value::as_object) else { return };
+        let Some(data) = draft.value.get("data") else {
+            return;
+        };
+        let Some(sources) = data.get("sources").and_then(Value::as_object) else {
+            return;
+        };
         if sources.is_empty() {
             self.error_at(&draft.spot, "a data task needs at least one source");
         }
         for name in sources.keys() {
             if !super::reader::is_identifier(name) || name == "parts" {
-                let message = format!("{name:?} cannot be a source's name: it is a table's name in SQL (letters, digits, `_`; `parts` is taken)");
+                let message = format!(
+                    "{name:?} cannot be a source's name: it is a table's name in SQL (letters, digits, `_`; `parts` is taken)"
+                );
                 self.error_at(&draft.spot, message);
             }
         }
         let broadcast = |source: &Value| source.get("broadcast") == Some(&Value::Bool(true));
         if !sources.is_empty() && sources.values().all(broadcast) {
-            self.error_at(&draft.spot, "every source is `broadcast`: none is left to be cut into partitions");
+            self.error_at(
+                &draft.spot,
+                "every source is `broadcast`: none is left to be cut into partitions",
+            );
         }
         if let Some(name) = data.get("partition_source").and_then(Value::as_str) {
             match sources.get(name) {
                 None => {
-                    let diagnostic = self.error_at(&draft.spot, format!("partition_source {name:?} is none of the sources"));
-                    *diagnostic = diagnostic.clone().suggest(name, sources.keys().map(String::as_str));
+                    let diagnostic = self.error_at(
+                        &draft.spot,
+                        format!("partition_source {name:?} is none of the sources"),
+                    );
+                    *diagnostic = diagnostic
+                        .clone()
+                        .suggest(name, sources.keys().map(String::as_str));
                 }
                 Some(source) if broadcast(source) => {
-                    self.error_at(&draft.spot, format!("partition_source {name:?} is `broadcast`: it cannot be cut too"));
+                    self.error_at(
+                        &draft.spot,
+                        format!("partition_source {name:?} is `broadcast`: it cannot be cut too"),
+                    );
                 }
                 Some(_) => {}
             }
@@ -357,7 +464,10 @@ impl Drafts {
     fn add(&mut self, reader: &mut Reader<'_>, draft: Draft) {
         let taken = self.ids.contains_key(&draft.id) || self.groups.contains_key(&draft.id);
         if taken || self.data.contains_key(&draft.id) {
-            reader.error_at(&draft.spot, format!("there are two tasks or groups of the id {:?}", draft.id));
+            reader.error_at(
+                &draft.spot,
+                format!("there are two tasks or groups of the id {:?}", draft.id),
+            );
         }
         self.ids.insert(draft.id.clone(), self.tasks.len());
         self.tasks.push(draft);

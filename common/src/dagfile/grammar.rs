@@ -9,6 +9,7 @@ mod shell;
 mod task;
 
 pub(crate) use dag::DAG;
+pub(crate) use later::ASSETS;
 pub(crate) use task::{GROUP, TASK};
 #[cfg(test)]
 pub(crate) use {later::TABLES as LATER_TABLES, task::TABLES};
@@ -17,7 +18,10 @@ pub(crate) use {later::TABLES as LATER_TABLES, task::TABLES};
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Ty {
     Bool,
-    Int { min: i64, max: i64 },
+    Int {
+        min: i64,
+        max: i64,
+    },
     /// At least 0.
     Number,
     /// A text that is taken as it is.
@@ -110,15 +114,24 @@ impl Key {
     }
 
     pub(crate) const fn required(self) -> Self {
-        Self { required: true, ..self }
+        Self {
+            required: true,
+            ..self
+        }
     }
 
     pub(crate) const fn nullable(self) -> Self {
-        Self { nullable: true, ..self }
+        Self {
+            nullable: true,
+            ..self
+        }
     }
 
     pub(crate) const fn not_yet(self) -> Self {
-        Self { built: false, ..self }
+        Self {
+            built: false,
+            ..self
+        }
     }
 
     pub(crate) const fn kind(self) -> Self {
@@ -126,14 +139,23 @@ impl Key {
     }
 
     pub(crate) const fn inherited(self) -> Self {
-        Self { inherited: true, ..self }
+        Self {
+            inherited: true,
+            ..self
+        }
     }
 }
 
 /// A whole number from 0 up to what the specification's field holds.
-pub(crate) const COUNT: Ty = Ty::Int { min: 0, max: u32::MAX as i64 };
+pub(crate) const COUNT: Ty = Ty::Int {
+    min: 0,
+    max: u32::MAX as i64,
+};
 /// A whole number from 1.
-pub(crate) const POSITIVE: Ty = Ty::Int { min: 1, max: u32::MAX as i64 };
+pub(crate) const POSITIVE: Ty = Ty::Int {
+    min: 1,
+    max: u32::MAX as i64,
+};
 
 impl Ty {
     /// What an author has to write, for messages and for the docs.
@@ -154,10 +176,14 @@ impl Ty {
             Self::Size => "a size such as 128MiB".into(),
             Self::Date => "a date such as 2026-01-01 or 2026-01-01T08:30:00+09:00".into(),
             Self::Timezone => "an IANA time zone such as Asia/Seoul".into(),
-            Self::Schedule => "a cron expression, a preset such as @daily, \"every 15m\", @once or null".into(),
+            Self::Schedule => {
+                "a cron expression, a preset such as @daily, \"every 15m\", @once or null".into()
+            }
             Self::Enum(members) => format!("one of {}", members.join(", ")),
             Self::List(item) => format!("a list, each item {}", item.expected()),
-            Self::OneOrMany(item) => format!("a list, each item {}; or one item alone", item.expected()),
+            Self::OneOrMany(item) => {
+                format!("a list, each item {}; or one item alone", item.expected())
+            }
             Self::Dict(value) => format!("a mapping, each value {}", value.expected()),
             Self::Object(table) => format!("a mapping ({})", table.name),
             Self::Short(key, table) => format!("a mapping ({}), or its `{key}` alone", table.name),

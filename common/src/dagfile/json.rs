@@ -7,9 +7,10 @@ use super::{
 use serde_json::Value;
 use std::sync::Arc;
 
-pub(super) fn load(file: &str, value: &Value) -> Result<Node, Diagnostic> {
+pub(super) fn load(file: &str, value: &Value) -> Result<Node, Box<Diagnostic>> {
     let mut nodes = 0;
-    node(value, 0, &mut nodes).map_err(|message| Diagnostic::error(file, &Spot::default(), message))
+    node(value, 0, &mut nodes)
+        .map_err(|message| Box::new(Diagnostic::error(file, &Spot::default(), message)))
 }
 
 fn node(value: &Value, depth: usize, nodes: &mut usize) -> Result<Node, String> {
@@ -18,22 +19,37 @@ fn node(value: &Value, depth: usize, nodes: &mut usize) -> Result<Node, String> 
         return Err(format!("the DAG holds more than {MAX_NODES} values"));
     }
     if depth > MAX_DEPTH {
-        return Err(format!("the DAG is nested more than {MAX_DEPTH} levels deep"));
+        return Err(format!(
+            "the DAG is nested more than {MAX_DEPTH} levels deep"
+        ));
     }
     let tree = match value {
         Value::Array(items) => {
-            let items = items.iter().map(|item| node(item, depth + 1, nodes)).collect::<Result<_, _>>()?;
+            let items = items
+                .iter()
+                .map(|item| node(item, depth + 1, nodes))
+                .collect::<Result<_, _>>()?;
             Tree::Seq(Arc::new(items))
         }
         Value::Object(map) => {
             let entry = |(key, value): (&String, &Value)| -> Result<Entry, String> {
-                Ok(Entry { key: key.clone(), at: None, value: node(value, depth + 1, nodes)? })
+                Ok(Entry {
+                    key: key.clone(),
+                    at: None,
+                    value: node(value, depth + 1, nodes)?,
+                })
             };
             Tree::Map(Arc::new(map.iter().map(entry).collect::<Result<_, _>>()?))
         }
         scalar => {
-            let text = scalar.as_str().map_or_else(|| scalar.to_string(), str::to_owned);
-            Tree::Scalar(Scalar { text, value: scalar.clone(), style: Style::Other })
+            let text = scalar
+                .as_str()
+                .map_or_else(|| scalar.to_string(), str::to_owned);
+            Tree::Scalar(Scalar {
+                text,
+                value: scalar.clone(),
+                style: Style::Other,
+            })
         }
     };
     Ok(Node { at: None, tree })

@@ -10,7 +10,13 @@ use super::{
 use crate::{span::Span, template::is_template, timetable::parse_date};
 use serde_json::{Map, Value};
 
-pub(super) fn check(reader: &mut Reader<'_>, root: &Node, dag: &Map<String, Value>, drafts: &Drafts, resolved: &Resolved) {
+pub(super) fn check(
+    reader: &mut Reader<'_>,
+    root: &Node,
+    dag: &Map<String, Value>,
+    drafts: &Drafts,
+    resolved: &Resolved,
+) {
     check_dag(reader, root, dag);
     for (draft, upstream) in drafts.tasks.iter().zip(&resolved.upstream) {
         check_task(reader, dag, draft, upstream.is_empty());
@@ -20,19 +26,35 @@ pub(super) fn check(reader: &mut Reader<'_>, root: &Node, dag: &Map<String, Valu
 fn check_dag(reader: &mut Reader<'_>, root: &Node, dag: &Map<String, Value>) {
     let spot = |reader: &mut Reader<'_>, name: &str| {
         let at = match &root.tree {
-            Tree::Map(entries) => entries.iter().find(|entry| entry.key == name).and_then(|entry| entry.at),
+            Tree::Map(entries) => entries
+                .iter()
+                .find(|entry| entry.key == name)
+                .and_then(|entry| entry.at),
             _ => None,
         };
         reader.within(name, |reader| reader.spot(at))
     };
     let given = |name: &str| dag.get(name).filter(|value| !value.is_null());
-    let scheduled = given("schedule").is_some();
-    let date = |name: &str| given(name).and_then(Value::as_str).and_then(|text| parse_date(text, chrono_tz::UTC));
+    // A schedule that is wrong is still meant to be one.
+    let scheduled = match &root.tree {
+        Tree::Map(entries) => entries
+            .iter()
+            .any(|entry| entry.key == "schedule" && !entry.value.is_null()),
+        _ => false,
+    };
+    let date = |name: &str| {
+        given(name)
+            .and_then(Value::as_str)
+            .and_then(|text| parse_date(text, chrono_tz::UTC))
+    };
     if let (Some(start), Some(end)) = (date("start_date"), date("end_date"))
         && end < start
     {
         let spot = spot(reader, "end_date");
-        reader.error_at(&spot, format!("end_date ({end}) is before start_date ({start}): nothing would ever run"));
+        reader.error_at(
+            &spot,
+            format!("end_date ({end}) is before start_date ({start}): nothing would ever run"),
+        );
     }
     if dag.get("catchup") == Some(&Value::Bool(true)) {
         let spot = spot(reader, "catchup");
@@ -48,13 +70,18 @@ fn check_dag(reader: &mut Reader<'_>, root: &Node, dag: &Map<String, Value>) {
             reader.warn_at(&spot, format!("{name} has no effect without a schedule"));
         }
     }
-    let params = given("params").and_then(Value::as_object).into_iter().flatten();
+    let params = given("params")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
     for (name, schema) in params {
         if scheduled && schema.get("default").is_none() {
             let mut spot = spot(reader, "params");
             let separator = if spot.path.starts_with('/') { '/' } else { '.' };
             spot.path = format!("{}{separator}{name}", spot.path);
-            let message = format!("the parameter {name:?} has no default, but nobody gives values to scheduled runs");
+            let message = format!(
+                "the parameter {name:?} has no default, but nobody gives values to scheduled runs"
+            );
             reader.error_at(&spot, message);
         }
     }
@@ -64,50 +91,98 @@ fn check_task(reader: &mut Reader<'_>, dag: &Map<String, Value>, draft: &Draft, 
     let spot = &draft.spot;
     let owns = |name: &str| draft.own.iter().any(|own| own == name);
     let value = |name: &str| draft.value.get(name).filter(|value| !value.is_null());
-    let span = |name: &str| value(name).and_then(Value::as_str).and_then(|text| text.parse::<Span>().ok());
-    let warn = |reader: &mut Reader<'_>, key: &str, message: String| reader.warn_at(&below(spot, key), message);
+    let span = |name: &str| {
+        value(name)
+            .and_then(Value::as_str)
+            .and_then(|text| text.parse::<Span>().ok())
+    };
+    let warn = |reader: &mut Reader<'_>, key: &str, message: String| {
+        reader.warn_at(&below(spot, key), message)
+    };
     let retries = value("retries").and_then(Value::as_u64).unwrap_or(0);
-    for key in ["retry_delay", "max_retry_delay", "retry_exponential_backoff"] {
-        if owns(key) && retries == 0 {
-            warn(reader, key, format!("{key} has no effect: the task has no retries"));
+    for key in [
+        "retry_delay",
+        "max_retry_delay",
+        "retry_exponential_backoff",
+    ] {
+        if owns(key) && retries == 0 && (!owns("retries") || value("retries").is_some()) {
+            warn(
+                reader,
+                key,
+                format!("{key} has no effect: the task has no retries"),
+            );
         }
     }
     if let (Some(delay), Some(longest)) = (span("retry_delay"), span("max_retry_delay"))
         && longest < delay
         && (owns("retry_delay") || owns("max_retry_delay"))
     {
-        warn(reader, "max_retry_delay", format!("max_retry_delay ({longest}) is shorter than retry_delay ({delay})"));
+        warn(
+            reader,
+            "max_retry_delay",
+            format!("max_retry_delay ({longest}) is shorter than retry_delay ({delay})"),
+        );
     }
     let rule = value("trigger_rule").and_then(Value::as_str);
     match rule {
         Some("all_done_setup_success") => {
-            warn(reader, "trigger_rule", "all_done_setup_success is a rule for teardowns".to_owned());
+            warn(
+                reader,
+                "trigger_rule",
+                "all_done_setup_success is a rule for teardowns".to_owned(),
+            );
         }
         // As in Airflow: the list would have to be there before its maker ran.
         Some("always") if has_upstream_list(draft) => {
-            let message = "the rule `always` does not wait, but the list of `expand` comes from upstream".to_owned();
+            let message =
+                "the rule `always` does not wait, but the list of `expand` comes from upstream"
+                    .to_owned();
             reader.error_at(&below(spot, "trigger_rule"), message);
         }
-        Some(rule) if is_root && owns("trigger_rule") && !matches!(rule, "all_success" | "always") => {
-            warn(reader, "trigger_rule", format!("{rule} has no effect: the task has no upstreams"));
+        Some(rule)
+            if is_root && owns("trigger_rule") && !matches!(rule, "all_success" | "always") =>
+        {
+            warn(
+                reader,
+                "trigger_rule",
+                format!("{rule} has no effect: the task has no upstreams"),
+            );
         }
         _ => {}
     }
-    if owns("env") && !draft.value.contains_key("shell") {
-        warn(reader, "env", "env has an effect on shell tasks only".to_owned());
+    if owns("env") && !owns("shell") {
+        warn(
+            reader,
+            "env",
+            "env has an effect on shell tasks only".to_owned(),
+        );
     }
-    if value("depends_on_past") == Some(&Value::Bool(true)) && dag.get("schedule").is_none_or(Value::is_null) {
-        let message = "depends_on_past has no effect without a schedule: runs have no order".to_owned();
+    if value("depends_on_past") == Some(&Value::Bool(true))
+        && dag.get("schedule").is_none_or(Value::is_null)
+    {
+        let message =
+            "depends_on_past has no effect without a schedule: runs have no order".to_owned();
         warn(reader, "depends_on_past", message);
     }
     if let Some(literals) = value("expand").and_then(Value::as_object) {
         for (name, source) in literals {
             if let Value::Array(items) = source {
                 if items.is_empty() {
-                    warn(reader, "expand", format!("the list {name:?} is empty: the task will always be skipped"));
+                    warn(
+                        reader,
+                        "expand",
+                        format!("the list {name:?} is empty: the task will always be skipped"),
+                    );
                 }
-                if items.iter().any(|item| item.as_str().is_some_and(is_template)) {
-                    warn(reader, "expand", format!("templates within the list {name:?} are not rendered"));
+                if items
+                    .iter()
+                    .any(|item| item.as_str().is_some_and(is_template))
+                {
+                    warn(
+                        reader,
+                        "expand",
+                        format!("templates within the list {name:?} are not rendered"),
+                    );
                 }
             }
         }
@@ -115,11 +190,19 @@ fn check_task(reader: &mut Reader<'_>, dag: &Map<String, Value>, draft: &Draft, 
 }
 
 fn has_upstream_list(draft: &Draft) -> bool {
-    let sources = draft.value.get("expand").and_then(Value::as_object).into_iter().flatten();
+    let sources = draft
+        .value
+        .get("expand")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
     draft.is_mapped() && sources.into_iter().any(|(_, source)| source.is_string())
 }
 
 fn below(spot: &Spot, key: &str) -> Spot {
     let separator = if spot.path.starts_with('/') { '/' } else { '.' };
-    Spot { path: format!("{}{separator}{key}", spot.path), ..spot.clone() }
+    Spot {
+        path: format!("{}{separator}{key}", spot.path),
+        ..spot.clone()
+    }
 }

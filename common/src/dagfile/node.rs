@@ -76,9 +76,12 @@ impl Node {
         match &self.tree {
             Tree::Scalar(scalar) => scalar.value.clone(),
             Tree::Seq(items) => Value::Array(items.iter().map(Self::to_json).collect()),
-            Tree::Map(entries) => {
-                Value::Object(entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect())
-            }
+            Tree::Map(entries) => Value::Object(
+                entries
+                    .iter()
+                    .map(|entry| (entry.key.clone(), entry.value.to_json()))
+                    .collect(),
+            ),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{
     diagnostic::{Diagnostic, Severity, Spot},
-    grammar::{Table, Ty},
+    grammar::{Key, Table, Ty},
     node::{Entry, Mark, Node, Scalar, Style, Tree, short},
 };
 use serde_json::{Map, Value};
@@ -28,6 +28,9 @@ pub(super) struct Reader<'a> {
     /// Where in the value being built the next template will stand.
     pointer: Vec<String>,
 }
+
+/// What a key of `default_args` is called in messages.
+pub(super) const DEFAULT: &str = "default";
 
 /// A template, or expression, and where it stands.
 #[derive(Debug, Clone)]
@@ -64,12 +67,19 @@ impl<'a> Reader<'a> {
     /// A place, given where in the file it is; the path is the current one.
     pub(super) fn spot(&self, at: Mark) -> Spot {
         let path = if self.json {
-            let escaped = self.path.iter().map(|part| part.replace('~', "~0").replace('/', "~1"));
+            let escaped = self
+                .path
+                .iter()
+                .map(|part| part.replace('~', "~0").replace('/', "~1"));
             escaped.flat_map(|part| ["/".to_owned(), part]).collect()
         } else {
             self.path.join(".")
         };
-        Spot { line: at.map(|at| at.0), column: at.map(|at| at.1), path }
+        Spot {
+            line: at.map(|at| at.0),
+            column: at.map(|at| at.1),
+            path,
+        }
     }
 
     pub(super) fn error(&mut self, at: Mark, message: impl Into<String>) -> &mut Diagnostic {
@@ -79,7 +89,8 @@ impl<'a> Reader<'a> {
 
     pub(super) fn error_at(&mut self, spot: &Spot, message: impl Into<String>) -> &mut Diagnostic {
         let index = self.diagnostics.len();
-        self.diagnostics.push(Diagnostic::error(self.file, spot, message));
+        self.diagnostics
+            .push(Diagnostic::error(self.file, spot, message));
         &mut self.diagnostics[index]
     }
 
@@ -110,7 +121,11 @@ impl<'a> Reader<'a> {
     }
 
     /// A mapping from which a new value starts: its templates' pointers count from here.
-    pub(super) fn fragment(&mut self, node: &Node, table: &'static Table) -> Option<Map<String, Value>> {
+    pub(super) fn fragment(
+        &mut self,
+        node: &Node,
+        table: &'static Table,
+    ) -> Option<Map<String, Value>> {
         let outer = std::mem::take(&mut self.pointer);
         let object = self.object(node, table);
         self.pointer = outer;
@@ -134,7 +149,11 @@ impl<'a> Reader<'a> {
     }
 
     /// A mapping with fixed keys. Keys that have problems are left out; `None` if it is no mapping at all.
-    pub(super) fn object(&mut self, node: &Node, table: &'static Table) -> Option<Map<String, Value>> {
+    pub(super) fn object(
+        &mut self,
+        node: &Node,
+        table: &'static Table,
+    ) -> Option<Map<String, Value>> {
         let mut object = Map::new();
         for entry in self.entries(node, table.name)? {
             self.within(&entry.key, |reader| reader.known(entry, table, "key"));
@@ -143,7 +162,9 @@ impl<'a> Reader<'a> {
             };
             if key.nullable && entry.value.is_null() {
                 object.insert(entry.key.clone(), Value::Null);
-            } else if let Some(value) = self.deeper(&entry.key, |reader| reader.value(&entry.value, &key.ty)) {
+            } else if let Some(value) =
+                self.deeper(&entry.key, |reader| reader.value(&entry.value, &key.ty))
+            {
                 object.insert(entry.key.clone(), value);
             }
         }
@@ -161,7 +182,13 @@ impl<'a> Reader<'a> {
                 false
             }
             None => {
-                let keys: Vec<&str> = table.keys.iter().filter(|key| key.built).map(|key| key.name).collect();
+                let stands_here = |key: &&Key| key.built && (what != DEFAULT || key.inherited);
+                let keys: Vec<&str> = table
+                    .keys
+                    .iter()
+                    .filter(stands_here)
+                    .map(|key| key.name)
+                    .collect();
                 let message = match name.as_str() {
                     "<<" => "merge keys are not part of YAML 1.2; `default_args` gives keys to many tasks".to_owned(),
                     _ => format!("unknown {what} {}", short(name)),
@@ -179,18 +206,30 @@ impl<'a> Reader<'a> {
 
     /// Notes required keys that are missing, and keys that exclude each other.
     fn complete(&mut self, node: &Node, table: &'static Table) {
-        let Tree::Map(entries) = &node.tree else { return };
-        let given = |name: &str| entries.iter().find(|entry| entry.key == name && !entry.value.is_null());
+        let Tree::Map(entries) = &node.tree else {
+            return;
+        };
+        let given = |name: &str| {
+            entries
+                .iter()
+                .find(|entry| entry.key == name && !entry.value.is_null())
+        };
         for key in table.keys.iter().filter(|key| key.required && key.built) {
             if !entries.iter().any(|entry| entry.key == key.name) {
-                self.error(node.at, format!("{} needs the key `{}`", table.name, key.name)).expected =
-                    Some(format!("it is {}.", key.ty.expected()));
+                self.error(
+                    node.at,
+                    format!("{} needs the key `{}`", table.name, key.name),
+                )
+                .expected = Some(format!("it is {}.", key.ty.expected()));
             }
         }
         for group in table.exclusive {
             let present: Vec<&Entry> = group.iter().filter_map(|name| given(name)).collect();
             if let [first, second, ..] = present.as_slice() {
-                let message = format!("`{}` and `{}` exclude each other: give one", first.key, second.key);
+                let message = format!(
+                    "`{}` and `{}` exclude each other: give one",
+                    first.key, second.key
+                );
                 self.error(second.at, message);
             }
         }
@@ -206,7 +245,9 @@ impl<'a> Reader<'a> {
             Ty::OneOrMany(item) => match &node.tree {
                 Tree::Seq(items) => self.list(items, item),
                 _ if node.is_null() => self.unexpected(node, ty),
-                _ => self.deeper("0", |reader| reader.value(node, item)).map(|value| Value::Array(vec![value])),
+                _ => self
+                    .deeper("0", |reader| reader.value(node, item))
+                    .map(|value| Value::Array(vec![value])),
             },
             Ty::Dict(item) => {
                 let mut dict = Map::new();
@@ -238,9 +279,14 @@ impl<'a> Reader<'a> {
     }
 
     fn list(&mut self, items: &[Node], ty: &Ty) -> Option<Value> {
-        let read = |(i, node): (usize, &Node)| self.deeper(&i.to_string(), |reader| reader.value(node, ty));
+        let read = |(i, node): (usize, &Node)| {
+            self.deeper(&i.to_string(), |reader| reader.value(node, ty))
+        };
         let values: Vec<Option<Value>> = items.iter().enumerate().map(read).collect();
-        values.into_iter().collect::<Option<Vec<_>>>().map(Value::Array)
+        values
+            .into_iter()
+            .collect::<Option<Vec<_>>>()
+            .map(Value::Array)
     }
 
     fn unexpected(&mut self, node: &Node, ty: &Ty) -> Option<Value> {
@@ -251,7 +297,12 @@ impl<'a> Reader<'a> {
     /// Notes that a text is a template, to be checked once all tasks are known.
     fn template(&mut self, at: Mark, scalar: &Scalar, role: Role) {
         let spot = self.spot(at);
-        self.templates.push(Text { pointer: self.pointer.clone(), spot, style: scalar.style, role });
+        self.templates.push(Text {
+            pointer: self.pointer.clone(),
+            spot,
+            style: scalar.style,
+            role,
+        });
     }
 
     /// Where in the file a byte of a text stands.
@@ -264,13 +315,22 @@ impl<'a> Reader<'a> {
         let characters = |text: &str| u32::try_from(text.chars().count()).unwrap_or(0);
         let line_of_text = before.matches('\n').count();
         match text.style {
-            Style::Plain if !content.contains('\n') => spot.column = Some(column + characters(before)),
-            Style::Quoted if !content.contains('\n') => spot.column = Some(column + 1 + characters(before)),
+            Style::Plain if !content.contains('\n') => {
+                spot.column = Some(column + characters(before))
+            }
+            Style::Quoted if !content.contains('\n') => {
+                spot.column = Some(column + 1 + characters(before))
+            }
             Style::Literal => {
-                // The content begins in the line after `|`; how far it is indented shows in the file.
+                // The mark is where the content begins; how far a line is indented shows in the file.
                 let content_line = content.lines().nth(line_of_text).unwrap_or_default();
-                let file_line = line as usize + line_of_text;
-                let indent = self.source.lines().nth(file_line).and_then(|l| l.find(content_line)).unwrap_or(0);
+                let file_line = (line as usize - 1) + line_of_text;
+                let indent = self
+                    .source
+                    .lines()
+                    .nth(file_line)
+                    .and_then(|l| l.find(content_line))
+                    .unwrap_or(0);
                 let in_line = before.rsplit('\n').next().unwrap_or_default();
                 spot.line = u32::try_from(file_line + 1).ok();
                 spot.column = Some(u32::try_from(indent).unwrap_or(0) + characters(in_line) + 1);
@@ -283,5 +343,8 @@ impl<'a> Reader<'a> {
 
 fn capital(text: &str) -> String {
     let mut characters = text.chars();
-    characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default()
+    characters
+        .next()
+        .map(|first| first.to_uppercase().chain(characters).collect())
+        .unwrap_or_default()
 }

@@ -33,9 +33,21 @@ impl Drafts {
     pub(super) fn lookup(&self, scope: &str, name: &str) -> Option<Target<'_>> {
         let mut scope = Some(scope);
         while let Some(at) = scope {
-            let id = if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
-            let found = self.ids.get(&id).or_else(|| self.data.get(&id)).map(|task| Target::Task(*task));
-            let group = || self.groups.get_key_value(&id).map(|(id, _)| Target::Group(id));
+            let id = if at.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{at}.{name}")
+            };
+            let found = self
+                .ids
+                .get(&id)
+                .or_else(|| self.data.get(&id))
+                .map(|task| Target::Task(*task));
+            let group = || {
+                self.groups
+                    .get_key_value(&id)
+                    .map(|(id, _)| Target::Group(id))
+            };
             if let Some(target) = found.or_else(group) {
                 return Some(target);
             }
@@ -46,27 +58,45 @@ impl Drafts {
 
     /// All that a name could have meant.
     pub(super) fn names(&self, scope: &str) -> impl Iterator<Item = &str> {
-        let prefix = if scope.is_empty() { String::new() } else { format!("{scope}.") };
-        let ids = self.ids.keys().chain(self.data.keys()).chain(self.groups.keys());
+        let prefix = if scope.is_empty() {
+            String::new()
+        } else {
+            format!("{scope}.")
+        };
+        let ids = self
+            .ids
+            .keys()
+            .chain(self.data.keys())
+            .chain(self.groups.keys());
         ids.map(move |id| id.strip_prefix(&prefix).unwrap_or(id))
     }
 
     fn contains(group: &str, id: &str) -> bool {
-        id.strip_prefix(group).is_some_and(|rest| rest.starts_with('.'))
+        id.strip_prefix(group)
+            .is_some_and(|rest| rest.starts_with('.'))
     }
 
-    fn targets<'d>(&'d self, reader: &mut Reader<'_>, scope: &str, own: &str, names: &[Name]) -> Vec<Target<'d>> {
+    fn targets<'d>(
+        &'d self,
+        reader: &mut Reader<'_>,
+        scope: &str,
+        own: &str,
+        names: &[Name],
+    ) -> Vec<Target<'d>> {
         let mut targets: Vec<Target<'_>> = Vec::new();
         for name in names {
             match self.lookup(scope, &name.name) {
                 None => {
-                    let diagnostic = reader.error_at(&name.spot, format!("there is no task {:?}", name.name));
-                    let mut candidates: Vec<&str> = self.names(scope).filter(|id| *id != own).collect();
+                    let diagnostic =
+                        reader.error_at(&name.spot, format!("there is no task {:?}", name.name));
+                    let mut candidates: Vec<&str> =
+                        self.names(scope).filter(|id| *id != own).collect();
                     candidates.sort_unstable();
                     *diagnostic = diagnostic.clone().suggest(&name.name, candidates);
                 }
                 Some(Target::Group(group)) if group == own || Self::contains(group, own) => {
-                    let message = format!("{own:?} is in the group {group:?} and so cannot wait for it");
+                    let message =
+                        format!("{own:?} is in the group {group:?} and so cannot wait for it");
                     reader.error_at(&name.spot, message);
                 }
                 Some(target) if targets.contains(&target) => {
@@ -80,12 +110,21 @@ impl Drafts {
 
     /// Resolves every name; what is wrong is noted.
     pub(super) fn resolve(&self, reader: &mut Reader<'_>) -> Resolved {
-        let own: Vec<Vec<Target<'_>>> =
-            self.tasks.iter().map(|task| self.targets(reader, &task.scope, &task.id, &task.depends_on)).collect();
+        let own: Vec<Vec<Target<'_>>> = self
+            .tasks
+            .iter()
+            .map(|task| self.targets(reader, &task.scope, &task.id, &task.depends_on))
+            .collect();
         let groups: Vec<(&str, &str, Vec<Target<'_>>)> = self
             .groups
             .iter()
-            .map(|(id, group)| (id.as_str(), group.scope.as_str(), self.targets(reader, &group.scope, id, &group.depends_on)))
+            .map(|(id, group)| {
+                (
+                    id.as_str(),
+                    group.scope.as_str(),
+                    self.targets(reader, &group.scope, id, &group.depends_on),
+                )
+            })
             .collect();
         let target_id = |target: &Target<'_>| match target {
             Target::Task(task) => self.tasks[*task].id.clone(),
@@ -97,7 +136,9 @@ impl Drafts {
             let mut targets = own[task].clone();
             let mut scope = self.tasks[task].scope.as_str();
             while let Some((_, outer, of_group)) = group(scope)
-                && !targets.iter().any(|target| Self::contains(scope, &target_id(target)))
+                && !targets
+                    .iter()
+                    .any(|target| Self::contains(scope, &target_id(target)))
             {
                 targets.extend(of_group.iter().copied());
                 scope = outer;
@@ -107,9 +148,18 @@ impl Drafts {
         // To wait for a group is to wait for its members that no other member waits for.
         let leaves = |id: &str| -> Vec<usize> {
             let within = |other: &str| Self::contains(id, other);
-            let of_tasks = self.tasks.iter().zip(&own).filter(|(task, _)| within(&task.id)).map(|(_, targets)| targets);
-            let of_groups = groups.iter().filter(|(group, ..)| within(group)).map(|(.., targets)| targets);
-            let waited_for: BTreeSet<Target<'_>> = of_tasks.chain(of_groups).flatten().copied().collect();
+            let of_tasks = self
+                .tasks
+                .iter()
+                .zip(&own)
+                .filter(|(task, _)| within(&task.id))
+                .map(|(_, targets)| targets);
+            let of_groups = groups
+                .iter()
+                .filter(|(group, ..)| within(group))
+                .map(|(.., targets)| targets);
+            let waited_for: BTreeSet<Target<'_>> =
+                of_tasks.chain(of_groups).flatten().copied().collect();
             let waited_groups: Vec<&str> = waited_for
                 .iter()
                 .filter_map(|target| match target {
@@ -117,11 +167,17 @@ impl Drafts {
                     Target::Task(_) => None,
                 })
                 .collect();
-            let members = self.tasks.iter().enumerate().filter(|(_, task)| within(&task.id));
+            let members = self
+                .tasks
+                .iter()
+                .enumerate()
+                .filter(|(_, task)| within(&task.id));
             members
                 .filter(|(i, task)| {
                     !waited_for.contains(&Target::Task(*i))
-                        && !waited_groups.iter().any(|group| Self::contains(group, &task.id))
+                        && !waited_groups
+                            .iter()
+                            .any(|group| Self::contains(group, &task.id))
                 })
                 .map(|(i, _)| i)
                 .collect()
@@ -134,7 +190,9 @@ impl Drafts {
                 for target in inherited(task) {
                     match target {
                         Target::Task(task) => drop(upstream.insert(task)),
-                        Target::Group(group) => upstream.extend(group_leaves.get(group).into_iter().flatten()),
+                        Target::Group(group) => {
+                            upstream.extend(group_leaves.get(group).into_iter().flatten())
+                        }
                     }
                 }
                 upstream
@@ -162,12 +220,24 @@ impl Drafts {
             return Some(order.into_iter().map(|place| by_id[place]).collect());
         }
         for _ in 0..MAX_CYCLES {
-            let Some(cycle) = find_cycle(by_id.len(), &edges) else { break };
+            let Some(cycle) = find_cycle(by_id.len(), &edges) else {
+                break;
+            };
             let task = |place: usize| &self.tasks[by_id[place]];
-            let path: Vec<&str> = cycle.iter().chain(cycle.first()).map(|place| task(*place).id.as_str()).collect();
+            let path: Vec<&str> = cycle
+                .iter()
+                .chain(cycle.first())
+                .map(|place| task(*place).id.as_str())
+                .collect();
             if let [first, ..] = cycle.as_slice() {
-                let spot = task(*first).depends_on.first().map_or_else(|| task(*first).spot.clone(), |name| name.spot.clone());
-                reader.error_at(&spot, format!("these tasks wait for each other: {}", path.join(" → ")));
+                let spot = task(*first)
+                    .depends_on
+                    .first()
+                    .map_or_else(|| task(*first).spot.clone(), |name| name.spot.clone());
+                reader.error_at(
+                    &spot,
+                    format!("these tasks wait for each other: {}", path.join(" → ")),
+                );
             }
             // What is left may hold another one.
             let on_cycle: BTreeSet<usize> = cycle.into_iter().collect();

@@ -45,13 +45,22 @@ fn table(table: &'static Table, definitions: &mut Map<String, Value>) -> Value {
             schema.insert("description".to_owned(), json!(key.doc));
             if !key.default.is_empty() {
                 let text = || json!(key.default);
-                schema.insert("default".to_owned(), serde_json::from_str(key.default).unwrap_or_else(|_| text()));
+                schema.insert(
+                    "default".to_owned(),
+                    serde_json::from_str(key.default).unwrap_or_else(|_| text()),
+                );
             }
         }
         properties.insert(key.name.to_owned(), schema);
     }
-    let required: Vec<&str> = table.keys.iter().filter(|key| key.required && key.built).map(|key| key.name).collect();
-    let mut schema = json!({ "type": "object", "additionalProperties": false, "properties": properties });
+    let required: Vec<&str> = table
+        .keys
+        .iter()
+        .filter(|key| key.required && key.built)
+        .map(|key| key.name)
+        .collect();
+    let mut schema =
+        json!({ "type": "object", "additionalProperties": false, "properties": properties });
     if !required.is_empty() {
         schema["required"] = json!(required);
     }
@@ -76,18 +85,26 @@ fn value(ty: &Ty, definitions: &mut Map<String, Value>) -> Value {
         Ty::Template => json!({ "type": ["string", "number", "boolean"] }),
         Ty::Name => json!({ "type": "string", "pattern": "^[A-Za-z0-9_.-]{1,250}$" }),
         Ty::Span | Ty::Size => json!({ "type": ["string", "number"] }),
-        Ty::Schedule => json!({ "type": "string", "examples": ["@daily", "0 2 * * *", "every 15m", "@once"] }),
+        Ty::Schedule => {
+            json!({ "type": "string", "examples": ["@daily", "0 2 * * *", "every 15m", "@once"] })
+        }
         Ty::Enum(members) => json!({ "enum": members }),
         Ty::List(item) => json!({ "type": "array", "items": value(item, definitions) }),
         Ty::OneOrMany(item) => {
             let item = value(item, definitions);
             json!({ "anyOf": [{ "type": "array", "items": item }, item] })
         }
-        Ty::Dict(item) => json!({ "type": "object", "additionalProperties": value(item, definitions) }),
+        Ty::Dict(item) => {
+            json!({ "type": "object", "additionalProperties": value(item, definitions) })
+        }
         Ty::Object(table) => reference(table, definitions),
-        Ty::Short(_, table) => json!({ "anyOf": [{ "type": "string" }, reference(table, definitions)] }),
+        Ty::Short(_, table) => {
+            json!({ "anyOf": [{ "type": "string" }, reference(table, definitions)] })
+        }
         Ty::Json => json!({}),
-        Ty::Params => json!({ "type": "object", "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" } }),
+        Ty::Params => {
+            json!({ "type": "object", "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" } })
+        }
         Ty::Expand => json!({
             "type": "object", "minProperties": 1, "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },
             "additionalProperties": { "type": ["array", "string"] },
@@ -101,7 +118,11 @@ fn value(ty: &Ty, definitions: &mut Map<String, Value>) -> Value {
             if let Some(schema) = schema.as_object_mut() {
                 schema.remove("oneOf");
                 if let Some(Value::Object(properties)) = schema.get_mut("properties") {
-                    properties.retain(|name, _| super::grammar::TASK.key(name).is_some_and(|key| key.inherited));
+                    properties.retain(|name, _| {
+                        super::grammar::TASK
+                            .key(name)
+                            .is_some_and(|key| key.inherited)
+                    });
                 }
             }
             schema

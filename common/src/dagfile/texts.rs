@@ -21,17 +21,27 @@ struct Scope<'a> {
     map: Option<Vec<String>>,
 }
 
-pub(super) fn check(reader: &mut Reader<'_>, drafts: &mut Drafts, resolved: &Resolved, params: &Map<String, Value>) {
+pub(super) fn check(
+    reader: &mut Reader<'_>,
+    drafts: &mut Drafts,
+    resolved: &Resolved,
+    params: &Map<String, Value>,
+) {
     for task in 0..drafts.tasks.len() {
         let texts = std::mem::take(&mut drafts.tasks[task].texts);
         if texts.is_empty() {
             continue;
         }
         let draft = &drafts.tasks[task];
-        let map = draft.value.get("expand").and_then(Value::as_object).map(|map| map.keys().cloned().collect());
+        let map = draft
+            .value
+            .get("expand")
+            .and_then(Value::as_object)
+            .map(|map| map.keys().cloned().collect());
         let scope = Scope { params, map };
         for text in &texts {
-            let Some(content) = find(&drafts.tasks[task].value, &text.pointer).map(str::to_owned) else {
+            let Some(content) = find(&drafts.tasks[task].value, &text.pointer).map(str::to_owned)
+            else {
                 continue;
             };
             if !matches!(text.role, Role::Expression(_)) && !is_template(&content) {
@@ -68,17 +78,21 @@ fn find<'v>(value: &'v Map<String, Value>, pointer: &[String]) -> Option<&'v str
 
 fn find_mut<'v>(value: &'v mut Map<String, Value>, pointer: &[String]) -> Option<&'v mut Value> {
     let (first, rest) = pointer.split_first()?;
-    rest.iter().try_fold(value.get_mut(first)?, |value, part| match value {
-        Value::Array(items) => items.get_mut(part.parse::<usize>().ok()?),
-        other => other.get_mut(part),
-    })
+    rest.iter()
+        .try_fold(value.get_mut(first)?, |value, part| match value {
+            Value::Array(items) => items.get_mut(part.parse::<usize>().ok()?),
+            other => other.get_mut(part),
+        })
 }
 
 fn analyse(reader: &mut Reader<'_>, text: &Text, content: &str) -> Option<Analysis> {
     let result = match text.role {
         Role::Expression(names) => {
             if let Some((_, inner)) = analysis::only_expression(content) {
-                let message = format!("this is an expression already: write {} without the braces", inner.trim());
+                let message = format!(
+                    "this is an expression already: write {} without the braces",
+                    inner.trim()
+                );
                 reader.error_at(&text.spot, message);
                 return None;
             }
@@ -87,13 +101,24 @@ fn analyse(reader: &mut Reader<'_>, text: &Text, content: &str) -> Option<Analys
         Role::Template | Role::Expand => analysis::analyse(content),
     };
     if text.role == Role::Expand && result.is_ok() && analysis::only_expression(content).is_none() {
-        let message = "a template that gives a list has to be exactly one `{{ … }}`, with nothing around it";
+        let message =
+            "a template that gives a list has to be exactly one `{{ … }}`, with nothing around it";
         reader.error_at(&text.spot, message);
     }
     match result {
         Ok(analysis) => Some(analysis),
-        Err(TemplateError { message, line, offset }) => {
-            let start_of_line = |line: usize| content.split_inclusive('\n').take(line - 1).map(str::len).sum();
+        Err(TemplateError {
+            message,
+            line,
+            offset,
+        }) => {
+            let start_of_line = |line: usize| {
+                content
+                    .split_inclusive('\n')
+                    .take(line - 1)
+                    .map(str::len)
+                    .sum()
+            };
             let offset = offset.or_else(|| line.filter(|line| *line > 0).map(start_of_line));
             let spot = reader.within_text(text, content, offset.unwrap_or(0));
             reader.error_at(&spot, message);
@@ -102,9 +127,18 @@ fn analyse(reader: &mut Reader<'_>, text: &Text, content: &str) -> Option<Analys
     }
 }
 
-fn check_reference(reader: &mut Reader<'_>, text: &Text, content: &str, reference: &Reference, scope: &Scope<'_>) {
+fn check_reference(
+    reader: &mut Reader<'_>,
+    text: &Text,
+    content: &str,
+    reference: &Reference,
+    scope: &Scope<'_>,
+) {
     let root = reference.root.as_str();
-    let mut undefined = |name: String, written: &str, candidates: &mut dyn Iterator<Item = &str>, hint: Option<String>| {
+    let mut undefined = |name: String,
+                         written: &str,
+                         candidates: &mut dyn Iterator<Item = &str>,
+                         hint: Option<String>| {
         let spot: Spot = reader.within_text(text, content, reference.at.start);
         let diagnostic: &mut Diagnostic = reader.error_at(&spot, format!("`{name}` is undefined"));
         *diagnostic = diagnostic.clone().suggest(written, candidates);
@@ -118,7 +152,10 @@ fn check_reference(reader: &mut Reader<'_>, text: &Text, content: &str, referenc
             Role::Expression(names) => names.iter().copied(),
             _ => [].iter().copied(),
         });
-        let hint = scope.params.contains_key(root).then(|| format!("it is a parameter: write `params.{root}`."));
+        let hint = scope
+            .params
+            .contains_key(root)
+            .then(|| format!("it is a parameter: write `params.{root}`."));
         return undefined(root.to_owned(), root, &mut names.into_iter(), hint);
     }
     let in_queue = text.pointer.first().is_some_and(|key| key == "queue");
@@ -128,9 +165,18 @@ fn check_reference(reader: &mut Reader<'_>, text: &Text, content: &str, referenc
     }
     match root {
         "params" => {
-            if let Some(name) = first.filter(|name| !is_method && !scope.params.contains_key(*name)) {
-                let hint = format!("declare it under `params` of the DAG, {}.", known(scope.params.keys().map(String::as_str)));
-                undefined(format!("params.{name}"), name, &mut scope.params.keys().map(String::as_str), Some(hint));
+            if let Some(name) = first.filter(|name| !is_method && !scope.params.contains_key(*name))
+            {
+                let hint = format!(
+                    "declare it under `params` of the DAG, {}.",
+                    known(scope.params.keys().map(String::as_str))
+                );
+                undefined(
+                    format!("params.{name}"),
+                    name,
+                    &mut scope.params.keys().map(String::as_str),
+                    Some(hint),
+                );
             }
         }
         "map" => match (&scope.map, first) {
@@ -143,18 +189,34 @@ fn check_reference(reader: &mut Reader<'_>, text: &Text, content: &str, referenc
                 undefined("map".to_owned(), "", &mut std::iter::empty(), Some(hint));
             }
             (Some(names), Some(name)) if !is_method && !names.iter().any(|known| known == name) => {
-                let hint = format!("the map variables are those of `expand`, {}.", known(names.iter().map(String::as_str)));
-                undefined(format!("map.{name}"), name, &mut names.iter().map(String::as_str), Some(hint));
+                let hint = format!(
+                    "the map variables are those of `expand`, {}.",
+                    known(names.iter().map(String::as_str))
+                );
+                undefined(
+                    format!("map.{name}"),
+                    name,
+                    &mut names.iter().map(String::as_str),
+                    Some(hint),
+                );
             }
             _ => {}
         },
         _ => {
-            let fields = FIELDS.iter().find(|(object, _)| *object == root).map(|(_, fields)| *fields);
+            let fields = FIELDS
+                .iter()
+                .find(|(object, _)| *object == root)
+                .map(|(_, fields)| *fields);
             if let (Some(fields), Some(name)) = (fields, first)
                 && !fields.contains(&name)
             {
                 let hint = format!("`{root}` has: {}.", fields.join(", "));
-                undefined(format!("{root}.{name}"), name, &mut fields.iter().copied(), Some(hint));
+                undefined(
+                    format!("{root}.{name}"),
+                    name,
+                    &mut fields.iter().copied(),
+                    Some(hint),
+                );
             }
         }
     }
@@ -162,7 +224,11 @@ fn check_reference(reader: &mut Reader<'_>, text: &Text, content: &str, referenc
 
 fn known<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
-    if names.is_empty() { "which has none".to_owned() } else { format!("which has: {}", names.join(", ")) }
+    if names.is_empty() {
+        "which has none".to_owned()
+    } else {
+        format!("which has: {}", names.join(", "))
+    }
 }
 
 /// Checks the pulls by constant names; gives the text with full task ids.
@@ -180,18 +246,28 @@ fn check_pulls(
         let spot = reader.within_text(text, content, pull.at.start);
         match drafts.lookup(&draft.scope, &pull.task_id) {
             None => {
-                let diagnostic = reader.error_at(&spot, format!("ti.xcom_pull: there is no task {:?}", pull.task_id));
+                let diagnostic = reader.error_at(
+                    &spot,
+                    format!("ti.xcom_pull: there is no task {:?}", pull.task_id),
+                );
                 let mut candidates: Vec<&str> = drafts.names(&draft.scope).collect();
                 candidates.sort_unstable();
                 *diagnostic = diagnostic.clone().suggest(&pull.task_id, candidates);
             }
             Some(Target::Group(group)) => {
-                reader.error_at(&spot, format!("ti.xcom_pull: {group:?} is a group; pull from one of its tasks"));
+                reader.error_at(
+                    &spot,
+                    format!("ti.xcom_pull: {group:?} is a group; pull from one of its tasks"),
+                );
             }
             Some(Target::Task(task)) => {
                 if task == puller {
-                    reader.error_at(&spot, "ti.xcom_pull: a task has no value of its own before it ran");
-                } else if pull_is_written_by(drafts, puller) && !is_upstream(resolved, puller, task) {
+                    reader.error_at(
+                        &spot,
+                        "ti.xcom_pull: a task has no value of its own before it ran",
+                    );
+                } else if pull_is_written_by(drafts, puller) && !is_upstream(resolved, puller, task)
+                {
                     let message = format!(
                         "ti.xcom_pull: {:?} is not upstream of this task, so its value may not be there yet: add it to depends_on",
                         pull.task_id
@@ -217,7 +293,11 @@ fn check_pulls(
 
 /// The later phases of a `data` task see the same texts as its plan, whose upstreams are what the author wrote.
 fn pull_is_written_by(drafts: &Drafts, task: usize) -> bool {
-    let phase = drafts.tasks[task].value.get("data").and_then(|data| data.get("phase")).and_then(Value::as_str);
+    let phase = drafts.tasks[task]
+        .value
+        .get("data")
+        .and_then(|data| data.get("phase"))
+        .and_then(Value::as_str);
     phase.is_none_or(|phase| phase == "plan")
 }
 

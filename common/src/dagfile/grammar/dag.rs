@@ -2,7 +2,11 @@
 
 use super::{Key, POSITIVE, Table, Ty, key, later};
 
-pub(crate) static DAG: Table = Table { name: "a DAG", keys: KEYS, exclusive: &[] };
+pub(crate) static DAG: Table = Table {
+    name: "a DAG",
+    keys: KEYS,
+    exclusive: &[],
+};
 
 static KEYS: &[Key] = &[
     key("format", Ty::Int { min: 1, max: 1 }, "Version of this grammar.").default("1"),

@@ -29,9 +29,18 @@ pub(crate) static HTTP: Table = Table {
 pub(crate) static EXPECT: Table = Table {
     name: "an expected answer",
     keys: &[
-        key("status", Ty::OneOrMany(&Ty::Int { min: 100, max: 599 }), "Status codes that are a success.").default("200 to 299"),
-        key("check", Ty::Expression(&CHECK_NAMES), "Has to be true; sees status, headers, text and json beside the usual names.")
-            .nullable(),
+        key(
+            "status",
+            Ty::OneOrMany(&Ty::Int { min: 100, max: 599 }),
+            "Status codes that are a success.",
+        )
+        .default("200 to 299"),
+        key(
+            "check",
+            Ty::Expression(&CHECK_NAMES),
+            "Has to be true; sees status, headers, text and json beside the usual names.",
+        )
+        .nullable(),
     ],
     exclusive: &[],
 };

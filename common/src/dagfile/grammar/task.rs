@@ -3,18 +3,35 @@
 use super::{COUNT, Key, POSITIVE, Table, Ty, data, http, key, later, shell};
 use crate::trigger_rule::TriggerRule;
 
-pub(crate) static TASK: Table = Table { name: "a task", keys: KEYS, exclusive: &[&["expand", "expand_kwargs", "expand_zip"]] };
+pub(crate) static TASK: Table = Table {
+    name: "a task",
+    keys: KEYS,
+    exclusive: &[&["expand", "expand_kwargs", "expand_zip"]],
+};
 
 pub(crate) static GROUP: Table = Table {
     name: "a group",
     keys: &[
-        key("tasks", Ty::Tasks, "The members; their ids become `group.task`.").required(),
-        key("default_args", Ty::DefaultArgs, "Task keys for all members that do not give them; before those of the DAG."),
+        key(
+            "tasks",
+            Ty::Tasks,
+            "The members; their ids become `group.task`.",
+        )
+        .required(),
+        key(
+            "default_args",
+            Ty::DefaultArgs,
+            "Task keys for all members that do not give them; before those of the DAG.",
+        ),
     ],
     exclusive: &[],
 };
 
-static NOTHING: Table = Table { name: "an empty mapping", keys: &[], exclusive: &[] };
+static NOTHING: Table = Table {
+    name: "an empty mapping",
+    keys: &[],
+    exclusive: &[],
+};
 
 /// Those that have a section of their own in the docs.
 #[cfg(test)]
@@ -43,57 +60,312 @@ const TRIGGER_RULES: [&str; 13] = {
     names
 };
 
-const WEIGHT: Ty = Ty::Int { min: i32::MIN as i64, max: i32::MAX as i64 };
+const WEIGHT: Ty = Ty::Int {
+    min: i32::MIN as i64,
+    max: i32::MAX as i64,
+};
 
 static KEYS: &[Key] = &[
-    key("shell", Ty::Short("command", &shell::SHELL), "Runs a command.").kind(),
-    key("http", Ty::Short("url", &http::HTTP), "Makes an HTTP request.").kind(),
-    key("data", Ty::Object(&data::DATA), "Runs SQL over partitioned files.").kind(),
-    key("empty", Ty::Object(&NOTHING), "Does nothing, without a worker: a place to join or to name.").nullable().kind(),
-    key("noop", Ty::Object(&NOTHING), "A worker takes it and does nothing: for load tests.").nullable().kind(),
+    key(
+        "shell",
+        Ty::Short("command", &shell::SHELL),
+        "Runs a command.",
+    )
+    .kind(),
+    key(
+        "http",
+        Ty::Short("url", &http::HTTP),
+        "Makes an HTTP request.",
+    )
+    .kind(),
+    key(
+        "data",
+        Ty::Object(&data::DATA),
+        "Runs SQL over partitioned files.",
+    )
+    .kind(),
+    key(
+        "empty",
+        Ty::Object(&NOTHING),
+        "Does nothing, without a worker: a place to join or to name.",
+    )
+    .nullable()
+    .kind(),
+    key(
+        "noop",
+        Ty::Object(&NOTHING),
+        "A worker takes it and does nothing: for load tests.",
+    )
+    .nullable()
+    .kind(),
     key("group", Ty::Object(&GROUP), "Holds tasks.").kind(),
-    key("sql", Ty::Object(&later::SQL), "Runs SQL statements over a connection.").kind().not_yet(),
-    key("branch", Ty::Short("choose", &later::BRANCH), "Chooses which of its downstreams run.").kind().not_yet(),
-    key("short_circuit", Ty::Short("condition", &later::SHORT_CIRCUIT), "Skips what is downstream unless a condition holds.").kind().not_yet(),
-    key("latest_only", Ty::Object(&NOTHING), "Skips what is downstream in all runs but the latest scheduled one.").nullable().kind().not_yet(),
-    key("sensor", Ty::Object(&later::SENSOR), "Waits for something, without a worker's slot.").kind().not_yet(),
-    key("approval", Ty::Object(&later::APPROVAL), "Waits for a person.").kind().not_yet(),
-    key("trigger_dag", Ty::Short("dag_id", &later::TRIGGER_DAG), "Triggers a run of another DAG.").kind().not_yet(),
-    key("sub_dag", Ty::Short("file", &later::SUB_DAG), "Another DAG file, as a group.").kind().not_yet(),
-    key("depends_on", Ty::OneOrMany(&Ty::Name), "Direct upstreams: ids of tasks, groups or data tasks.").default("[]"),
-    key("trigger_rule", Ty::Enum(&TRIGGER_RULES), "When it runs, given how its upstreams ended.").default("all_success").inherited(),
-    key("expand", Ty::Expand, "Runs once per item of a list (of several lists: per combination)."),
-    key("expand_kwargs", Ty::Template, "A template of a list of mappings: runs once per item.").not_yet(),
-    key("expand_zip", Ty::Expand, "Like expand, but the lists go side by side.").not_yet(),
-    key("map_index_template", Ty::Template, "Names the instances of a mapped task.").not_yet(),
-    key("retries", COUNT, "Attempts after a failed one.").default("0").inherited(),
-    key("retry_delay", Ty::Span, "Wait before a retry.").default("300s").inherited(),
-    key("retry_exponential_backoff", Ty::Number, "Multiplies the wait with each failure; 0: constant.").default("0").inherited(),
-    key("max_retry_delay", Ty::Span, "The longest wait.").nullable().inherited(),
-    key("retry_rules", Ty::List(&Ty::Object(&later::RETRY_RULE)), "What failures of certain kinds lead to.").inherited().not_yet(),
-    key("execution_timeout", Ty::Span, "An attempt that takes longer is stopped and failed.").nullable().inherited(),
-    key("queued_timeout", Ty::Span, "Failed if no worker takes it for so long.").inherited().not_yet(),
-    key("queue", Ty::Template, "Which workers run it: a template over params and map.").default("default").inherited(),
-    key("pool", Ty::Name, "Whose slots it takes.").default("default_pool").inherited(),
-    key("pool_slots", Ty::Int { min: 1, max: i32::MAX as i64 }, "How many it takes.").default("1").inherited(),
-    key("priority_weight", WEIGHT, "Higher goes first.").default("1").inherited(),
-    key("weight_rule", Ty::Enum(&["downstream", "upstream", "absolute"]), "Whose weights are added to its own.").default("downstream").inherited(),
-    key("depends_on_past", Ty::Bool, "Waits until it succeeded, or was skipped, in the run before.").default("false").inherited(),
-    key("wait_for_downstream", Ty::Bool, "depends_on_past, also of its direct downstreams.").default("false").inherited().not_yet(),
-    key("max_active_tis_per_dag", POSITIVE, "Instances of it that hold slots at one time, over all runs.").nullable().inherited(),
-    key("max_active_tis_per_dagrun", POSITIVE, "The same within one run.").nullable().inherited(),
-    key("env", Ty::Dict(&Ty::Template), "Environment of the command (shell). default_args adds variables that a task does not set.").inherited(),
+    key(
+        "sql",
+        Ty::Object(&later::SQL),
+        "Runs SQL statements over a connection.",
+    )
+    .kind()
+    .not_yet(),
+    key(
+        "branch",
+        Ty::Short("choose", &later::BRANCH),
+        "Chooses which of its downstreams run.",
+    )
+    .kind()
+    .not_yet(),
+    key(
+        "short_circuit",
+        Ty::Short("condition", &later::SHORT_CIRCUIT),
+        "Skips what is downstream unless a condition holds.",
+    )
+    .kind()
+    .not_yet(),
+    key(
+        "latest_only",
+        Ty::Object(&NOTHING),
+        "Skips what is downstream in all runs but the latest scheduled one.",
+    )
+    .nullable()
+    .kind()
+    .not_yet(),
+    key(
+        "sensor",
+        Ty::Object(&later::SENSOR),
+        "Waits for something, without a worker's slot.",
+    )
+    .kind()
+    .not_yet(),
+    key(
+        "approval",
+        Ty::Object(&later::APPROVAL),
+        "Waits for a person.",
+    )
+    .kind()
+    .not_yet(),
+    key(
+        "trigger_dag",
+        Ty::Short("dag_id", &later::TRIGGER_DAG),
+        "Triggers a run of another DAG.",
+    )
+    .kind()
+    .not_yet(),
+    key(
+        "sub_dag",
+        Ty::Short("file", &later::SUB_DAG),
+        "Another DAG file, as a group.",
+    )
+    .kind()
+    .not_yet(),
+    key(
+        "depends_on",
+        Ty::OneOrMany(&Ty::Name),
+        "Direct upstreams: ids of tasks, groups or data tasks.",
+    )
+    .default("[]"),
+    key(
+        "trigger_rule",
+        Ty::Enum(&TRIGGER_RULES),
+        "When it runs, given how its upstreams ended.",
+    )
+    .default("all_success")
+    .inherited(),
+    key(
+        "expand",
+        Ty::Expand,
+        "Runs once per item of a list (of several lists: per combination).",
+    ),
+    key(
+        "expand_kwargs",
+        Ty::Template,
+        "A template of a list of mappings: runs once per item.",
+    )
+    .not_yet(),
+    key(
+        "expand_zip",
+        Ty::Expand,
+        "Like expand, but the lists go side by side.",
+    )
+    .not_yet(),
+    key(
+        "map_index_template",
+        Ty::Template,
+        "Names the instances of a mapped task.",
+    )
+    .not_yet(),
+    key("retries", COUNT, "Attempts after a failed one.")
+        .default("0")
+        .inherited(),
+    key("retry_delay", Ty::Span, "Wait before a retry.")
+        .default("300s")
+        .inherited(),
+    key(
+        "retry_exponential_backoff",
+        Ty::Number,
+        "Multiplies the wait with each failure; 0: constant.",
+    )
+    .default("0")
+    .inherited(),
+    key("max_retry_delay", Ty::Span, "The longest wait.")
+        .nullable()
+        .inherited(),
+    key(
+        "retry_rules",
+        Ty::List(&Ty::Object(&later::RETRY_RULE)),
+        "What failures of certain kinds lead to.",
+    )
+    .inherited()
+    .not_yet(),
+    key(
+        "execution_timeout",
+        Ty::Span,
+        "An attempt that takes longer is stopped and failed.",
+    )
+    .nullable()
+    .inherited(),
+    key(
+        "queued_timeout",
+        Ty::Span,
+        "Failed if no worker takes it for so long.",
+    )
+    .inherited()
+    .not_yet(),
+    key(
+        "queue",
+        Ty::Template,
+        "Which workers run it: a template over params and map.",
+    )
+    .default("default")
+    .inherited(),
+    key("pool", Ty::Name, "Whose slots it takes.")
+        .default("default_pool")
+        .inherited(),
+    key(
+        "pool_slots",
+        Ty::Int {
+            min: 1,
+            max: i32::MAX as i64,
+        },
+        "How many it takes.",
+    )
+    .default("1")
+    .inherited(),
+    key("priority_weight", WEIGHT, "Higher goes first.")
+        .default("1")
+        .inherited(),
+    key(
+        "weight_rule",
+        Ty::Enum(&["downstream", "upstream", "absolute"]),
+        "Whose weights are added to its own.",
+    )
+    .default("downstream")
+    .inherited(),
+    key(
+        "depends_on_past",
+        Ty::Bool,
+        "Waits until it succeeded, or was skipped, in the run before.",
+    )
+    .default("false")
+    .inherited(),
+    key(
+        "wait_for_downstream",
+        Ty::Bool,
+        "depends_on_past, also of its direct downstreams.",
+    )
+    .default("false")
+    .inherited()
+    .not_yet(),
+    key(
+        "max_active_tis_per_dag",
+        POSITIVE,
+        "Instances of it that hold slots at one time, over all runs.",
+    )
+    .nullable()
+    .inherited(),
+    key(
+        "max_active_tis_per_dagrun",
+        POSITIVE,
+        "The same within one run.",
+    )
+    .nullable()
+    .inherited(),
+    key(
+        "env",
+        Ty::Dict(&Ty::Template),
+        "Environment of the command (shell). default_args adds variables that a task does not set.",
+    )
+    .inherited(),
     key("doc_md", Ty::Text, "Markdown for the task's page.").nullable(),
-    key("setup", Ty::Bool, "Prepares something for what is downstream of it.").default("false").not_yet(),
-    key("teardown", Ty::Object(&later::TEARDOWN), "Cleans up after setups, whatever happened in between.").not_yet(),
+    key(
+        "setup",
+        Ty::Bool,
+        "Prepares something for what is downstream of it.",
+    )
+    .default("false")
+    .not_yet(),
+    key(
+        "teardown",
+        Ty::Object(&later::TEARDOWN),
+        "Cleans up after setups, whatever happened in between.",
+    )
+    .not_yet(),
     key("inlets", Ty::OneOrMany(&Ty::Text), "Assets that it reads.").not_yet(),
-    key("outlets", Ty::OneOrMany(&Ty::Text), "Assets that it updates.").not_yet(),
-    key("artifacts", Ty::OneOrMany(&Ty::Template), "Files kept in the store after success.").not_yet(),
-    key("cache", Ty::Object(&later::CACHE), "Reuses an earlier success's values.").not_yet(),
-    key("concurrency", Ty::Object(&later::CONCURRENCY), "A limit shared by instances whose key is the same.").inherited().not_yet(),
-    key("deadlines", Ty::List(&Ty::Object(&later::DEADLINE)), "Alerts when the task is later than it should be.").not_yet(),
-    key("on_success", Ty::OneOrMany(&Ty::Object(&later::CALLBACK)), "Called when it succeeded.").inherited().not_yet(),
-    key("on_failure", Ty::OneOrMany(&Ty::Object(&later::CALLBACK)), "Called when it failed for good.").inherited().not_yet(),
-    key("on_retry", Ty::OneOrMany(&Ty::Object(&later::CALLBACK)), "Called when it failed and will be tried again.").inherited().not_yet(),
-    key("on_skipped", Ty::OneOrMany(&Ty::Object(&later::CALLBACK)), "Called when it was skipped.").inherited().not_yet(),
+    key(
+        "outlets",
+        Ty::OneOrMany(&Ty::Text),
+        "Assets that it updates.",
+    )
+    .not_yet(),
+    key(
+        "artifacts",
+        Ty::OneOrMany(&Ty::Template),
+        "Files kept in the store after success.",
+    )
+    .not_yet(),
+    key(
+        "cache",
+        Ty::Object(&later::CACHE),
+        "Reuses an earlier success's values.",
+    )
+    .not_yet(),
+    key(
+        "concurrency",
+        Ty::Object(&later::CONCURRENCY),
+        "A limit shared by instances whose key is the same.",
+    )
+    .inherited()
+    .not_yet(),
+    key(
+        "deadlines",
+        Ty::List(&Ty::Object(&later::DEADLINE)),
+        "Alerts when the task is later than it should be.",
+    )
+    .not_yet(),
+    key(
+        "on_success",
+        Ty::OneOrMany(&Ty::Object(&later::CALLBACK)),
+        "Called when it succeeded.",
+    )
+    .inherited()
+    .not_yet(),
+    key(
+        "on_failure",
+        Ty::OneOrMany(&Ty::Object(&later::CALLBACK)),
+        "Called when it failed for good.",
+    )
+    .inherited()
+    .not_yet(),
+    key(
+        "on_retry",
+        Ty::OneOrMany(&Ty::Object(&later::CALLBACK)),
+        "Called when it failed and will be tried again.",
+    )
+    .inherited()
+    .not_yet(),
+    key(
+        "on_skipped",
+        Ty::OneOrMany(&Ty::Object(&later::CALLBACK)),
+        "Called when it was skipped.",
+    )
+    .inherited()
+    .not_yet(),
 ];

@@ -4,7 +4,7 @@ use super::{Reader, Role};
 use crate::{
     dagfile::{
         diagnostic::did_you_mean,
-        grammar::Ty,
+        grammar::{ASSETS, Ty},
         node::{Node, Scalar, Tree, short},
     },
     ids::valid_name,
@@ -18,11 +18,14 @@ impl Reader<'_> {
         let scalar = match (&node.tree, ty) {
             (Tree::Scalar(scalar), _) => scalar,
             (Tree::Seq(_), Ty::Schedule) => {
-                self.error(node.at, "a schedule of several expressions is not built yet");
+                self.error(
+                    node.at,
+                    "a schedule of several expressions is not built yet",
+                );
                 return None;
             }
             (Tree::Map(_), Ty::Schedule) => {
-                self.error(node.at, "a schedule by assets is not built yet");
+                self.error(node.at, format!("{} is not built yet", ASSETS.name));
                 return None;
             }
             _ => return self.unexpected(node, ty),
@@ -32,17 +35,25 @@ impl Reader<'_> {
         match ty {
             Ty::Bool if scalar.value.is_boolean() => return Some(scalar.value.clone()),
             Ty::Int { min, max } => {
-                let value = scalar.value.as_i64().or_else(|| whole(scalar.value.as_f64()?));
+                let value = scalar
+                    .value
+                    .as_i64()
+                    .or_else(|| whole(scalar.value.as_f64()?));
                 match value {
                     Some(value) if (*min..=*max).contains(&value) => return Some(json!(value)),
                     Some(value) => {
-                        self.error(node.at, format!("{value} is out of range: expected {}", ty.expected()));
+                        self.error(
+                            node.at,
+                            format!("{value} is out of range: expected {}", ty.expected()),
+                        );
                         return None;
                     }
                     None => {}
                 }
             }
-            Ty::Number if scalar.value.as_f64().is_some_and(|n| n >= 0.0) => return Some(json!(scalar.value.as_f64())),
+            Ty::Number if scalar.value.as_f64().is_some_and(|n| n >= 0.0) => {
+                return Some(json!(scalar.value.as_f64()));
+            }
             Ty::Text if written => return Some(json!(text)),
             Ty::Template if !scalar.value.is_null() => {
                 self.template(node.at, scalar, Role::Template);
@@ -69,7 +80,10 @@ impl Reader<'_> {
             Ty::Size if written || scalar.value.is_number() => match parse_size(text) {
                 Some(bytes) => return Some(json!(bytes)),
                 None => {
-                    let message = format!("{} is no size: write for example 512KiB, 128MiB, 2GiB, or a number of bytes", short(text));
+                    let message = format!(
+                        "{} is no size: write for example 512KiB, 128MiB, 2GiB, or a number of bytes",
+                        short(text)
+                    );
                     self.error(node.at, message);
                     return None;
                 }
@@ -87,7 +101,10 @@ impl Reader<'_> {
                 if members.contains(&text) {
                     return Some(json!(text));
                 }
-                let diagnostic = self.error(node.at, format!("{} is none of the values that can stand here", short(text)));
+                let diagnostic = self.error(
+                    node.at,
+                    format!("{} is none of the values that can stand here", short(text)),
+                );
                 *diagnostic = diagnostic.clone().suggest(text, members.iter().copied());
                 diagnostic.expected = Some(format!("Known values: {}.", members.join(", ")));
                 return None;
@@ -100,8 +117,14 @@ impl Reader<'_> {
     pub(in crate::dagfile) fn bad_name(&mut self, node: &Node, text: &str) {
         let message = match text.len() {
             0 => "a name cannot be empty".to_owned(),
-            1..=250 => format!("{} is no name: letters, digits, `_`, `-` and `.` make one", short(text)),
-            n => format!("{} is too long for a name: {n} characters, at most 250", short(text)),
+            1..=250 => format!(
+                "{} is no name: letters, digits, `_`, `-` and `.` make one",
+                short(text)
+            ),
+            n => format!(
+                "{} is too long for a name: {n} characters, at most 250",
+                short(text)
+            ),
         };
         self.error(node.at, message);
     }
@@ -110,10 +133,18 @@ impl Reader<'_> {
         if let Ok(timezone) = text.parse::<chrono_tz::Tz>() {
             return Some(json!(timezone.name()));
         }
-        let names = chrono_tz::TZ_VARIANTS.iter().map(|timezone| timezone.name());
+        let names = chrono_tz::TZ_VARIANTS
+            .iter()
+            .map(|timezone| timezone.name());
         // `Seoul` is how people say it.
-        let city = names.clone().find(|name| name.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(text)));
-        let suggestion = city.map(str::to_owned).or_else(|| did_you_mean(text, names));
+        let city = names.clone().find(|name| {
+            name.rsplit('/')
+                .next()
+                .is_some_and(|city| city.eq_ignore_ascii_case(text))
+        });
+        let suggestion = city
+            .map(str::to_owned)
+            .or_else(|| did_you_mean(text, names));
         let diagnostic = self.error(node.at, format!("{} is no time zone", short(text)));
         diagnostic.suggestion = suggestion;
         diagnostic.expected = Some("Use an IANA name, such as Asia/Seoul or UTC.".to_owned());
@@ -150,13 +181,22 @@ impl Reader<'_> {
             let presets = || PRESETS.iter().map(|(name, _)| *name).chain(["@once"]);
             let diagnostic = self.error(node.at, format!("{} is no preset", short(text)));
             *diagnostic = diagnostic.clone().suggest(text, presets());
-            diagnostic.expected = Some(format!("Known presets: {}.", presets().collect::<Vec<_>>().join(", ")));
+            diagnostic.expected = Some(format!(
+                "Known presets: {}.",
+                presets().collect::<Vec<_>>().join(", ")
+            ));
             return None;
         }
         match timetable::check_cron(text) {
-            Ok(()) => Some(json!({ "cron": text.split_whitespace().collect::<Vec<_>>().join(" ") })),
+            Ok(()) => {
+                Some(json!({ "cron": text.split_whitespace().collect::<Vec<_>>().join(" ") }))
+            }
             Err(problem) => {
-                let message = format!("{} is no cron expression: {}", short(text), problem.trim_end_matches('.'));
+                let message = format!(
+                    "{} is no cron expression: {}",
+                    short(text),
+                    problem.trim_end_matches('.')
+                );
                 self.error(node.at, message).expected =
                     Some("write five fields (minute hour day month weekday), a preset such as @daily, or \"every 15m\".".to_owned());
                 None
@@ -172,7 +212,10 @@ fn whole(number: f64) -> Option<i64> {
 /// `128MiB`, `1.5 GB`, `4096`: bytes.
 fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
-    let digits = text.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+    let digits = text
+        .bytes()
+        .take_while(|b| b.is_ascii_digit() || *b == b'.')
+        .count();
     let number: f64 = text[..digits].parse().ok()?;
     let factor: u64 = match text[digits..].trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -197,7 +240,13 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("128MiB", 128 << 20), ("1.5 GB", 1_500_000_000), ("4096", 4096), ("2g", 2 << 30), ("1 kib", 1024)] {
+        for (text, bytes) in [
+            ("128MiB", 128 << 20),
+            ("1.5 GB", 1_500_000_000),
+            ("4096", 4096),
+            ("2g", 2 << 30),
+            ("1 kib", 1024),
+        ] {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
         }
         for text in ["", "MiB", "-1", "1.2.3", "5 parsecs", "99999999TB", "0"] {

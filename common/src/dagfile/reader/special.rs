@@ -78,7 +78,9 @@ impl Reader<'_> {
                 scalar.value.clone()
             }
             Tree::Seq(items) => {
-                let read = |(i, item): (usize, &Node)| self.deeper(&i.to_string(), |reader| reader.json_value(item));
+                let read = |(i, item): (usize, &Node)| {
+                    self.deeper(&i.to_string(), |reader| reader.json_value(item))
+                };
                 Value::Array(items.iter().enumerate().map(read).collect())
             }
             Tree::Map(entries) => {

@@ -18,24 +18,30 @@ fn task(i: usize) -> impl Strategy<Value = Value> {
         Just(json!({"group": {"default_args": {"retries": 4}, "tasks": {"p": {"shell": "x"}, "q": {"empty": {}, "depends_on": ["p"]}}}})),
     ];
     let upstream = proptest::collection::vec(0..i.max(1), 0..3);
-    (kind, upstream, 0usize..13, 0u32..5, any::<bool>()).prop_map(move |(mut task, upstream, rule, retries, deep)| {
-        let mut upstream: Vec<String> = upstream.into_iter().filter(|u| *u < i).map(|u| format!("t{u}")).collect();
-        upstream.sort();
-        upstream.dedup();
-        task["depends_on"] = json!(upstream);
-        if task.get("group").is_none() {
-            task["trigger_rule"] = json!(TriggerRule::ALL[rule].1);
-            task["retries"] = json!(retries);
-            if deep {
-                task["max_retry_delay"] = json!("1h");
-                task["execution_timeout"] = json!(90);
-                task["weight_rule"] = json!("absolute");
-                task["doc_md"] = json!("text");
-                task["depends_on_past"] = json!(true);
+    (kind, upstream, 0usize..13, 0u32..5, any::<bool>()).prop_map(
+        move |(mut task, upstream, rule, retries, deep)| {
+            let mut upstream: Vec<String> = upstream
+                .into_iter()
+                .filter(|u| *u < i)
+                .map(|u| format!("t{u}"))
+                .collect();
+            upstream.sort();
+            upstream.dedup();
+            task["depends_on"] = json!(upstream);
+            if task.get("group").is_none() {
+                task["trigger_rule"] = json!(TriggerRule::ALL[rule].1);
+                task["retries"] = json!(retries);
+                if deep {
+                    task["max_retry_delay"] = json!("1h");
+                    task["execution_timeout"] = json!(90);
+                    task["weight_rule"] = json!("absolute");
+                    task["doc_md"] = json!("text");
+                    task["depends_on_past"] = json!(true);
+                }
             }
-        }
-        task
-    })
+            task
+        },
+    )
 }
 
 fn dag() -> impl Strategy<Value = Value> {
@@ -90,7 +96,7 @@ proptest! {
     }
 
     #[test]
-    fn no_yaml_like_text_panics(text in r##"(dag_id|tasks|a|shell|expand|\{\{|\}\}|\{%|[\-:\[\]{},&*!|>'"#%@ \n?0-9éx]){0,60}"#) {
+    fn no_yaml_like_text_panics(text in r##"(dag_id|tasks|a|shell|expand|\{\{|\}\}|\{%|[\-:\[\]{},&*!|>'"#%@ \n?0-9éx]){0,60}"##) {
         let _ = parse("x.yaml", &text);
     }
 

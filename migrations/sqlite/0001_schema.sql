@@ -175,10 +175,11 @@ CREATE TABLE xcoms (
     CHECK ((object IS NULL) = (size IS NULL))
 ) STRICT;
 
--- Small: a row is deleted as soon as the broker has confirmed its message.
+-- Small: a row is deleted as soon as the broker has confirmed its message, or with its run. No foreign key: it would be
+-- checked on every dispatch.
 CREATE TABLE outbox (
     run        INTEGER NOT NULL,
-    ti         INTEGER NOT NULL REFERENCES task_instances (pk) ON DELETE CASCADE,
+    ti         INTEGER NOT NULL,
     fence      INTEGER NOT NULL CHECK (fence > 0),
     queue      TEXT NOT NULL,
     body       TEXT NOT NULL,

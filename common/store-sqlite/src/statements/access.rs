@@ -244,7 +244,7 @@ impl Session {
         const SQL: &str =
             "INSERT INTO dead_letters (source, reason, body, at) VALUES (?1, ?2, ?3, ?4)";
         // It is kept to be read by people: what is no text is shown as far as it goes.
-        let body = String::from_utf8_lossy(body).replace('\0', "\u{fffd}");
+        let body = String::from_utf8_lossy(body).into_owned();
         self.execute(SQL, args![source, reason, body, self.now])
             .await?;
         Ok(())

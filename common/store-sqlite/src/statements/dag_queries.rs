@@ -84,7 +84,7 @@ impl Session {
                 args![dag_id],
             )
             .await?;
-        self.delete_limits_of_runs(runs.into_iter().map(|(pk,)| pk).collect())
+        self.delete_leavings(runs.into_iter().map(|(pk,)| pk).collect())
             .await?;
         self.execute("DELETE FROM dag_versions WHERE dag_id = ?1", args![dag_id])
             .await?;

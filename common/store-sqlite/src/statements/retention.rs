@@ -33,7 +33,7 @@ impl Session {
         let runs: Vec<(i64,)> = self.rows(RUNS, args![ended_before, max]).await?;
         let runs: Vec<i64> = runs.into_iter().map(|(pk,)| pk).collect();
         let deleted = runs.len() as u64;
-        self.delete_limits_of_runs(runs).await?;
+        self.delete_leavings(runs).await?;
         self.execute(WORKERS, args![day_ago]).await?;
         self.execute("DELETE FROM barriers WHERE applied_at < ?1", args![day_ago])
             .await?;
@@ -46,17 +46,20 @@ impl Session {
         Ok(deleted)
     }
 
-    /// Limits of tasks in runs are named `<run>/<task>` and have no foreign key.
-    pub(super) async fn delete_limits_of_runs(&mut self, runs: Vec<i64>) -> StoreResult<()> {
+    /// What names deleted runs without a foreign key: limits of tasks in runs (`<run>/<task>`) and unsent messages.
+    pub(super) async fn delete_leavings(&mut self, runs: Vec<i64>) -> StoreResult<()> {
         // '0' follows '/': all names that start with the run's key and a slash.
-        const SQL: &str = "
+        const LIMITS: &str = "
             DELETE FROM limits WHERE (kind, name) IN (
                 SELECT l.kind, l.name FROM json_each(?1) AS r CROSS JOIN limits AS l
                     ON l.kind = 'task_in_run' AND l.name > r.value || '/' AND l.name < r.value || '0')";
+        const MESSAGES: &str = "DELETE FROM outbox WHERE run IN (SELECT value FROM json_each(?1))";
         if runs.is_empty() {
             return Ok(());
         }
-        self.execute(SQL, args![encode(&runs)?]).await?;
+        let runs = encode(&runs)?;
+        self.execute(LIMITS, args![runs.as_str()]).await?;
+        self.execute(MESSAGES, args![runs]).await?;
         Ok(())
     }
 }

@@ -166,7 +166,7 @@ impl Session {
             DELETE FROM dag_runs WHERE pk = ?1 AND ended_at IS NOT NULL RETURNING json_array(pk)";
         let deleted: Vec<(i64,)> = self.rows(SQL, args![run.0]).await?;
         if !deleted.is_empty() {
-            return self.delete_limits_of_runs(vec![run.0]).await;
+            return self.delete_leavings(vec![run.0]).await;
         }
         match self.load_runs(&[run]).await?.pop() {
             Some(row) => Err(StoreError::Refused(format!(

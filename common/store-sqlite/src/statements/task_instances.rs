@@ -13,7 +13,7 @@ use gristmill_common::{
 use gristmill_store::{NewTi, StoreError, StoreResult, TiWrite};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
 
 /// The columns of a task instance `t`, in the order of [`TiRecord`].
@@ -182,6 +182,7 @@ struct TiJson<'a> {
     pool: &'a str,
     pool_slots: i32,
     priority_weight: i32,
+    map_values: Option<Document<&'a Map<String, Value>>>,
     #[serde(flatten)]
     identity: Option<Identity<'a>>,
 }
@@ -193,7 +194,6 @@ struct Identity<'a> {
     task_idx: TaskIdx,
     task_id: &'a str,
     map_index: i32,
-    map_values: Option<Document<&'a Map<String, Value>>>,
 }
 
 impl<'a> TiJson<'a> {
@@ -208,7 +208,6 @@ impl<'a> TiJson<'a> {
                 task_idx: row.task_idx,
                 task_id: &row.task_id,
                 map_index: row.map_index,
-                map_values: row.map_values.as_ref().map(Document),
             }),
             ..Self::of(row, row.state, row.fence)
         }
@@ -245,6 +244,7 @@ impl<'a> TiJson<'a> {
             pool: &row.pool,
             pool_slots: row.pool_slots,
             priority_weight: row.priority_weight,
+            map_values: row.map_values.as_ref().map(Document),
             identity: None,
         }
     }
@@ -276,7 +276,8 @@ UPDATE task_instances AS t SET
     ended_at = w.value ->> 'ended_at', next_at = w.value ->> 'next_at', worker = w.value ->> 'worker',
     hostname = w.value ->> 'hostname', pid = w.value ->> 'pid', exit_code = w.value ->> 'exit_code',
     reason = w.value ->> 'reason', queue = w.value ->> 'queue', pool = w.value ->> 'pool',
-    pool_slots = w.value ->> 'pool_slots', priority_weight = w.value ->> 'priority_weight'
+    pool_slots = w.value ->> 'pool_slots', priority_weight = w.value ->> 'priority_weight',
+    map_values = w.value ->> 'map_values'
 FROM json_each(?1) AS w
 WHERE t.pk = w.value ->> 'pk' AND t.state = w.value ->> 'expected_state' AND t.fence = w.value ->> 'expected_fence'
 RETURNING json_array(pk)";
@@ -309,7 +310,7 @@ impl Session {
         const SQL: &str = concat!(
             "SELECT ",
             ti_row!(),
-            " FROM json_each(?1) AS k CROSS JOIN task_instances AS t ON t.pk = k.value ORDER BY t.pk"
+            " FROM task_instances AS t WHERE t.pk IN (SELECT value FROM json_each(?1)) ORDER BY t.pk"
         );
         if tis.is_empty() {
             return Ok(Vec::new());
@@ -331,7 +332,8 @@ impl Session {
         if nodes.is_empty() {
             return Ok(Vec::new());
         }
-        self.ti_rows(SQL, args![encode(nodes)?]).await
+        let nodes: BTreeSet<_> = nodes.iter().collect();
+        self.ti_rows(SQL, args![encode(&nodes)?]).await
     }
 
     pub(crate) async fn load_unfinished(&mut self, run: RunPk) -> StoreResult<Vec<TiRow>> {
@@ -350,8 +352,7 @@ impl Session {
 
     pub(crate) async fn runs_of(&mut self, tis: &[TiPk]) -> StoreResult<Vec<(TiPk, RunPk)>> {
         const SQL: &str = "
-            SELECT json_array(t.pk, t.run) FROM json_each(?1) AS k
-            CROSS JOIN task_instances AS t ON t.pk = k.value";
+            SELECT json_array(pk, run) FROM task_instances WHERE pk IN (SELECT value FROM json_each(?1))";
         self.rows(SQL, args![encode(tis)?]).await
     }
 

@@ -61,17 +61,24 @@ impl Session {
     pub(crate) async fn update_worker(&mut self, worker: &WorkerRow) -> StoreResult<()> {
         const SQL: &str = "
             UPDATE workers SET state = ?2, held_until = ?3, updated_at = ?4 WHERE incarnation = ?1";
-        self.execute(
-            SQL,
-            args![
-                worker.incarnation.as_str(),
-                worker.state.as_str(),
-                worker.held_until,
-                self.now
-            ],
-        )
-        .await?;
-        Ok(())
+        let written = self
+            .execute(
+                SQL,
+                args![
+                    worker.incarnation.as_str(),
+                    worker.state.as_str(),
+                    worker.held_until,
+                    self.now
+                ],
+            )
+            .await?;
+        if written > 0 {
+            return Ok(());
+        }
+        Err(StoreError::NotFound {
+            what: "worker",
+            name: worker.incarnation.clone(),
+        })
     }
 
     pub(crate) async fn busy_workers(&mut self) -> StoreResult<Vec<WorkerRow>> {

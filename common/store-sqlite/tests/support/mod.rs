@@ -134,20 +134,6 @@ pub(crate) fn queued(mut row: TiRow, now: DateTime<Utc>) -> TiRow {
     row
 }
 
-/// The same, ended well.
-pub(crate) fn ended(mut row: TiRow, now: DateTime<Utc>) -> TiRow {
-    row.state = TaskState::Success;
-    row.occupies = false;
-    row.claim_by = None;
-    row.started_at = Some(now);
-    row.ended_at = Some(now);
-    row.worker = Some("worker-1:5d2c".to_owned());
-    row.hostname = Some("host".to_owned());
-    row.pid = Some(4711);
-    row.exit_code = Some(0);
-    row
-}
-
 pub(crate) async fn insert(store: &SqliteStore, rows: Vec<TiRow>) -> Vec<TiRow> {
     let mut tx = store.begin().await.unwrap();
     let new: Vec<_> = rows.iter().cloned().map(NewTi).collect();

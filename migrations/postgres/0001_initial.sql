@@ -79,10 +79,10 @@ CREATE TABLE dag_runs (
     unfinished_tasks    integer NOT NULL DEFAULT 0 CHECK (unfinished_tasks >= 0),
     failed_leaves       integer NOT NULL DEFAULT 0 CHECK (failed_leaves >= 0),
     cancelled           boolean NOT NULL DEFAULT false,
-    -- Has ready instances and room for one. Indexes are built on this and not on the counters: an update that leaves it as
+    -- Has ready instances and room for one, and is not being stopped. Indexes are built on this and not on the counters: an update that leaves it as
     -- it was stays heap-only (HOT), and nearly every update of a run is one.
     can_dispatch        boolean NOT NULL GENERATED ALWAYS AS
-        (state = 'running' AND ready_tasks > 0 AND active_tasks < max_active_tasks) STORED,
+        (state = 'running' AND stop_reason IS NULL AND ready_tasks > 0 AND active_tasks < max_active_tasks) STORED,
     dag_id              text COLLATE "C" NOT NULL REFERENCES dags (dag_id),
     run_id              text COLLATE "C" NOT NULL,
     state               text COLLATE "C" NOT NULL CHECK (state IN ('queued', 'running', 'success', 'failed')),

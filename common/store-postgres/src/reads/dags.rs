@@ -4,6 +4,7 @@ use super::total;
 use crate::{
     PgStore,
     bind::{column, text},
+    listen::CHANNEL,
     rows::{dag_columns, decode, decode_optional, get, version_columns},
 };
 use gristmill_common::ids::VersionPk;
@@ -86,14 +87,18 @@ pub(super) async fn versions(
 }
 
 pub(super) async fn set_paused(store: &PgStore, dag_id: &str, paused: bool) -> StoreResult<DagRow> {
+    // Runs that waited for the end of the pause may start: schedulers are told.
     const SQL: &str = concat!(
-        "UPDATE dags d SET is_paused = $2, updated_at = $3 WHERE d.dag_id = $1 RETURNING ",
-        dag_columns!()
+        "WITH d AS (UPDATE dags SET is_paused = $2, updated_at = $3 WHERE dag_id = $1 RETURNING *)
+         SELECT CASE WHEN NOT d.is_paused THEN pg_notify($4, '')::text END AS told, ",
+        dag_columns!(),
+        " FROM d"
     );
     let statement = query(SQL)
         .bind(dag_id)
         .bind(paused)
-        .bind(store.inner.clock.now());
+        .bind(store.inner.clock.now())
+        .bind(CHANNEL);
     decode_optional(store.optional(statement).await?)?.ok_or_else(|| not_found(dag_id))
 }
 

@@ -7,7 +7,7 @@ use crate::{
 };
 use gristmill_common::{ids::RunPk, row::RunRow};
 use gristmill_store::{Backend, Page, RunFilter, StoreError, StoreResult, Tx};
-use sqlx::query;
+use sqlx::{Postgres, QueryBuilder, query};
 
 pub(super) async fn run(
     store: &PgStore,
@@ -32,34 +32,34 @@ pub(super) async fn run_by_pk(store: &PgStore, run: RunPk) -> StoreResult<Option
 }
 
 pub(super) async fn runs(store: &PgStore, filter: &RunFilter) -> StoreResult<Page<RunRow>> {
-    macro_rules! matching {
-        () => {
-            " FROM dag_runs r
-              WHERE ($1::text IS NULL OR r.dag_id = $1) AND ($2::text IS NULL OR r.run_id = $2)
-                AND (cardinality($3::text[]) = 0 OR r.state = ANY ($3))"
-        };
-    }
-    const ROWS: &str = concat!(
-        "SELECT ",
-        run_columns!(),
-        matching!(),
-        " ORDER BY r.pk DESC LIMIT $4 OFFSET $5"
-    );
-    const TOTAL: &str = concat!("SELECT count(*) AS total", matching!());
-    // Not persistent: planned with the values at hand, so that the conditions not asked for vanish.
-    let filtered = |sql| {
-        query(sql)
-            .persistent(false)
-            .bind(filter.dag_id.as_deref())
-            .bind(filter.run_id.as_deref())
-            .bind(&filter.states)
-    };
-    let rows = filtered(ROWS).bind(filter.limit).bind(filter.offset);
-    let rows = decode(&store.all(rows).await?)?;
+    let mut rows = matching(concat!("SELECT ", run_columns!()), filter);
+    rows.push(" ORDER BY r.pk DESC LIMIT ")
+        .push_bind(filter.limit)
+        .push(" OFFSET ")
+        .push_bind(filter.offset);
+    let mut count = matching("SELECT count(*) AS total", filter);
     Ok(Page {
-        rows,
-        total: total(store.optional(filtered(TOTAL)).await?)?,
+        rows: decode(&store.all(rows.build()).await?)?,
+        total: total(store.optional(count.build()).await?)?,
     })
+}
+
+/// Only the conditions that are asked for, so that each combination has the plan that fits it.
+fn matching(select: &'static str, filter: &RunFilter) -> QueryBuilder<Postgres> {
+    let mut sql = QueryBuilder::new(select);
+    sql.push(" FROM dag_runs r WHERE true");
+    if let Some(dag_id) = &filter.dag_id {
+        sql.push(" AND r.dag_id = ").push_bind(dag_id.clone());
+    }
+    if let Some(run_id) = &filter.run_id {
+        sql.push(" AND r.run_id = ").push_bind(run_id.clone());
+    }
+    if !filter.states.is_empty() {
+        sql.push(" AND r.state = ANY (")
+            .push_bind(filter.states.clone())
+            .push(")");
+    }
+    sql
 }
 
 pub(super) async fn delete_run(store: &PgStore, run: RunPk) -> StoreResult<()> {

@@ -11,7 +11,7 @@ use gristmill_common::{
     row::{AttemptRow, TiRow, XcomRow},
 };
 use gristmill_store::{Page, StateCounts, StoreResult, TiFilter};
-use sqlx::query;
+use sqlx::{Postgres, QueryBuilder, query};
 
 /// The node of an expanded task stands for its instances, and is hidden.
 macro_rules! visible {
@@ -21,46 +21,48 @@ macro_rules! visible {
 }
 
 pub(super) async fn task_instances(store: &PgStore, filter: &TiFilter) -> StoreResult<Page<TiRow>> {
-    macro_rules! matching {
-        () => {
-            concat!(
-                " FROM task_instances t
-                  WHERE ($1::bigint IS NULL OR t.run_pk = $1)
-                    AND ($2::text IS NULL OR EXISTS (SELECT FROM dag_runs r WHERE r.pk = t.run_pk AND r.dag_id = $2))
-                    AND ($3::text IS NULL OR t.task_id = $3)
-                    AND ($4::integer IS NULL OR t.map_index = $4)
-                    AND (cardinality($5::text[]) = 0 OR t.state = ANY ($5))
-                    AND ($6::text IS NULL OR t.queue = $6)
-                    AND ($7::text IS NULL OR t.pool = $7) AND ",
-                visible!()
-            )
-        };
-    }
-    const ROWS: &str = concat!(
-        "SELECT ",
-        ti_columns!(),
-        matching!(),
-        " ORDER BY t.pk LIMIT $8 OFFSET $9"
-    );
-    const TOTAL: &str = concat!("SELECT count(*) AS total", matching!());
-    // Not persistent: planned with the values at hand, so that the conditions not asked for vanish.
-    let filtered = |sql| {
-        query(sql)
-            .persistent(false)
-            .bind(filter.run.map(|run| run.0))
-            .bind(filter.dag_id.as_deref())
-            .bind(filter.task_id.as_deref())
-            .bind(filter.map_index)
-            .bind(&filter.states)
-            .bind(filter.queue.as_deref())
-            .bind(filter.pool.as_deref())
-    };
-    let rows = filtered(ROWS).bind(filter.limit).bind(filter.offset);
-    let rows = decode(&store.all(rows).await?)?;
+    let mut rows = matching(concat!("SELECT ", ti_columns!()), filter);
+    rows.push(" ORDER BY t.pk LIMIT ")
+        .push_bind(filter.limit)
+        .push(" OFFSET ")
+        .push_bind(filter.offset);
+    let mut count = matching("SELECT count(*) AS total", filter);
     Ok(Page {
-        rows,
-        total: total(store.optional(filtered(TOTAL)).await?)?,
+        rows: decode(&store.all(rows.build()).await?)?,
+        total: total(store.optional(count.build()).await?)?,
     })
+}
+
+/// Only the conditions that are asked for, so that each combination has the plan that fits it.
+fn matching(select: &'static str, filter: &TiFilter) -> QueryBuilder<Postgres> {
+    let mut sql = QueryBuilder::new(select);
+    sql.push(concat!(" FROM task_instances t WHERE ", visible!()));
+    if let Some(run) = filter.run {
+        sql.push(" AND t.run_pk = ").push_bind(run.0);
+    }
+    if let Some(dag_id) = &filter.dag_id {
+        sql.push(" AND EXISTS (SELECT FROM dag_runs r WHERE r.pk = t.run_pk AND r.dag_id = ")
+            .push_bind(dag_id.clone())
+            .push(")");
+    }
+    if let Some(task_id) = &filter.task_id {
+        sql.push(" AND t.task_id = ").push_bind(task_id.clone());
+    }
+    if let Some(map_index) = filter.map_index {
+        sql.push(" AND t.map_index = ").push_bind(map_index);
+    }
+    if !filter.states.is_empty() {
+        sql.push(" AND t.state = ANY (")
+            .push_bind(filter.states.clone())
+            .push(")");
+    }
+    if let Some(queue) = &filter.queue {
+        sql.push(" AND t.queue = ").push_bind(queue.clone());
+    }
+    if let Some(pool) = &filter.pool {
+        sql.push(" AND t.pool = ").push_bind(pool.clone());
+    }
+    sql
 }
 
 pub(super) async fn task_instance(

@@ -7,7 +7,7 @@ use gristmill_store::StoreResult;
 use sqlx::query;
 
 /// The statement, with the reasons for its form.
-pub(crate) const READY: &str = include_str!("candidates.sql");
+const READY: &str = include_str!("candidates.sql");
 
 pub(super) async fn ready(tx: &mut PgTx, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>> {
     let rows = tx.all(query(READY).bind(max)).await?;
@@ -19,3 +19,6 @@ pub(super) async fn others_wait(tx: &mut PgTx, except: &[RunPk]) -> StoreResult<
     let statement = query(SQL).bind(column(except, |run| run.0));
     Ok(tx.optional(statement).await?.is_some())
 }
+
+#[cfg(test)]
+mod tests;

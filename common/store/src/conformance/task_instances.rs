@@ -5,8 +5,8 @@ use crate::{Backend, NewTi, StoreError, TiWrite, Tx};
 use futures::future::join_all;
 use gristmill_common::{
     ids::{Fence, RunPk, TiPk},
-    row::{AttemptRow, TiRow},
-    state::TaskState,
+    row::{AttemptRow, RunRow, TiRow},
+    state::{RunState, TaskState},
     trigger_rule::Counters,
 };
 use serde_json::json;
@@ -362,12 +362,15 @@ pub async fn an_attempt_ends_once<B: Backend>(store: B) {
     assert_eq!(bed.attempts(keys[1]).await.unwrap().len(), 1);
 }
 
+/// What is wrong, and how it is made so.
+type Breakage<Row> = (&'static str, fn(&mut Row));
+
 pub async fn broken_invariants_are_refused<B: Backend>(store: B) {
     let bed = Bed::new(store).await;
     let dag = bed.dag("d").await;
     let (run, keys) = bed.running(&dag, "r", vec![ready_ti(ANY, 0)]).await;
     let row = bed.load(keys[0]).await;
-    let broken: [(&str, fn(&mut TiRow)); 3] = [
+    let broken: [Breakage<TiRow>; 3] = [
         ("ended without a time", |ti| ti.state = TaskState::Success),
         ("occupies without a dispatch", |ti| ti.occupies = true),
         ("a negative fence", |ti| ti.fence = Fence(-1)),
@@ -383,10 +386,8 @@ pub async fn broken_invariants_are_refused<B: Backend>(store: B) {
         let mut tx = bed.tx().await;
         assert!(tx.update_tis(&[write]).await.is_err(), "{what}");
     }
-    let broken: [(&str, fn(&mut gristmill_common::row::RunRow)); 3] = [
-        ("ended without a time", |run| {
-            run.state = gristmill_common::state::RunState::Success
-        }),
+    let broken: [Breakage<RunRow>; 3] = [
+        ("ended without a time", |run| run.state = RunState::Success),
         ("negative active_tasks", |run| run.active_tasks = -1),
         ("negative ready_tasks", |run| run.ready_tasks = -1),
     ];

@@ -1,6 +1,7 @@
-//! The suite that every backend runs, on a real PostgreSQL.
+//! The suite that every backend runs, and what only a server with concurrent writers can show, on a real PostgreSQL.
 
-#[path = "support/mod.rs"]
+mod concurrency;
+mod server_loss;
 mod support;
 
 use gristmill_store_postgres::PgStore;

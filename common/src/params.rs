@@ -208,6 +208,19 @@ mod tests {
     }
 
     #[test]
+    fn a_schema_that_leads_to_itself_ends() {
+        for schema in [
+            json!({"$ref": "#", "default": 5}),
+            json!({"allOf": [{"$ref": "#"}], "default": 5}),
+            json!({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a", "default": 5}),
+            json!({"items": {"$ref": "#"}, "default": [[[]]]}),
+        ] {
+            let _ = check_schema(&schema);
+        }
+        assert!(check_schema(&json!({"$ref": "https://example.com/schema.json"})).is_err());
+    }
+
+    #[test]
     fn a_hostile_pattern_takes_linear_time() {
         let spec = spec(json!({"p": {"type": "string", "pattern": "^(a+)+$"}}));
         assert!(

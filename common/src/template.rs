@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use std::{collections::HashMap, fmt, sync::Arc};
 
 pub(crate) mod analysis;
+mod bounds;
 pub(crate) mod env;
 mod error;
 mod filters;

@@ -166,6 +166,7 @@ impl Ty {
                 format!("a whole number, at least {min}")
             }
             Self::Int { min, .. } if *min <= i64::from(i32::MIN) => "a whole number".into(),
+            Self::Int { min, max } if min == max => min.to_string(),
             Self::Int { min, max } => format!("a whole number from {min} to {max}"),
             Self::Number => "a number, at least 0".into(),
             Self::Text => "a text".into(),

@@ -19,18 +19,22 @@ fn lines(problems: &[Diagnostic]) -> String {
         .collect()
 }
 
-/// Every file of a folder, sorted: (name, text).
+/// Every DAG file below a folder, sorted: (name, text).
 fn folder(path: &str) -> Vec<(String, String)> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    let mut files: Vec<(String, String)> = std::fs::read_dir(&folder)
-        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| is_dag_file_name(&path.to_string_lossy()))
-        .map(|path| {
+    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder)
+            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        for path in entries.map(|entry| entry.unwrap().path()) {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            (name, std::fs::read_to_string(&path).unwrap())
-        })
-        .collect();
+            if path.is_dir() {
+                folders.push(path);
+            } else if is_dag_file_name(&name) {
+                files.push((name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
     files.sort();
     files
 }
@@ -268,5 +272,43 @@ fn file_names() {
         "dags/.x.yml",
     ] {
         assert!(!is_dag_file_name(name), "{name}");
+    }
+}
+
+#[test]
+fn hostile_files_are_refused_in_good_time() {
+    let n = MAX_FILE_BYTES / 8;
+    for unit in [
+        "[", "{", "- ", "? ", "&a ", "a: ", "\"", "!", "*", "[{", "|\n", "\n ", "{{ ",
+    ] {
+        let started = std::time::Instant::now();
+        assert!(parse("x.yaml", &unit.repeat(n)).is_err(), "{unit:?}");
+        assert!(
+            started.elapsed().as_secs() < 5,
+            "{unit:?} took {:?}",
+            started.elapsed()
+        );
+        let template =
+            json!({"dag_id": "d", "tasks": {"a": {"shell": format!("{{{{ {}", unit.repeat(n))}}});
+        assert!(parse_json(&template).is_err(), "{unit:?}");
+        assert!(
+            started.elapsed().as_secs() < 10,
+            "{unit:?} took {:?}",
+            started.elapsed()
+        );
+    }
+    for template in [
+        "(".repeat(n),
+        "not ".repeat(n),
+        "-".repeat(n),
+        "[".repeat(n),
+        "a.".repeat(n),
+        "a|b".repeat(n),
+        "1+".repeat(n) + "1",
+        "a if ".repeat(n),
+    ] {
+        let _ = parse_json(
+            &json!({"dag_id": "d", "tasks": {"a": {"shell": format!("{{{{ {template} }}}}")}}}),
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! What a template refers to, found without rendering it.
 
-use super::{TemplateError, env, env::environment};
+use super::{TemplateError, bounds, env, env::environment};
 use crate::spec::{ExpandSource, HttpBody, TaskKind, TaskSpec};
 use minijinja::machinery::parse;
 use serde_json::Value;
@@ -123,6 +123,7 @@ fn each_string(value: &Value, f: &mut impl FnMut(&str)) {
 
 /// Everything that a template refers to, or why it is none.
 pub(crate) fn analyse(text: &str) -> Result<Analysis, TemplateError> {
+    bounds::check(text, false)?;
     environment()
         .template_from_str(text)
         .map_err(|error| TemplateError::of(&error, text))?;
@@ -135,6 +136,7 @@ pub(crate) fn analyse(text: &str) -> Result<Analysis, TemplateError> {
 
 /// The same for a bare expression that sees some names more.
 pub(crate) fn analyse_expression(text: &str, names: &[&str]) -> Result<Analysis, TemplateError> {
+    bounds::check(text, true)?;
     environment()
         .compile_expression(text)
         .map_err(|error| TemplateError::of(&error, text))?;
@@ -151,6 +153,7 @@ pub(crate) fn only_expression(text: &str) -> Option<(usize, &str)> {
     let inner = trimmed.strip_prefix("{{")?.strip_suffix("}}")?;
     let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner);
     let inner = inner.strip_suffix(['-', '+']).unwrap_or(inner);
+    bounds::check(trimmed, false).ok()?;
     // Two expressions side by side look the same from the ends: only the parser knows.
     let tree = parse(trimmed, "<template>", env::syntax()).ok()?;
     walk::is_one_expression(&tree)

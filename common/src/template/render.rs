@@ -1,7 +1,7 @@
 //! Rendering within bounds.
 
 use super::{
-    TemplateContext, TemplateError, analysis, env::environment, is_template, objects::Root,
+    TemplateContext, TemplateError, analysis, bounds, env::environment, is_template, objects::Root,
 };
 use minijinja::Value as Jinja;
 use serde_json::{Map, Value};
@@ -31,6 +31,7 @@ impl Renderer {
         if !is_template(text) {
             return Ok(Cow::Borrowed(text));
         }
+        bounds::check(text, false)?;
         let explain = |error: minijinja::Error| TemplateError::of(&error, text);
         let template = environment().template_from_str(text).map_err(explain)?;
         let mut output = Bounded(Vec::with_capacity(text.len()));
@@ -87,6 +88,7 @@ impl Renderer {
 }
 
 fn evaluate(expression: &str, root: Jinja) -> Result<Value, TemplateError> {
+    bounds::check(expression, true)?;
     let explain = |error: minijinja::Error| TemplateError::of(&error, expression);
     let value = environment()
         .compile_expression(expression)

@@ -283,3 +283,46 @@ fn a_task_refers_to_what_any_of_its_texts_does() {
     assert_eq!(ids, ["a", "b", "c"]);
     assert_eq!(refs.conns.len() + refs.vars.len(), 5);
 }
+
+/// On a thread with the stack that tests (and tokio's workers) have: what is just within the bounds must compile.
+#[test]
+fn chains_are_bounded() {
+    let renderer = Renderer::new(context());
+    let chain = |n: usize| {
+        [
+            format!("{{{{ 1{} }}}}", "+1".repeat(n)),
+            format!("{{{{ ds{} }}}}", "|string".repeat(n)),
+            format!("{{{{ {}1 }}}}", "not ".repeat(n)),
+            format!("{{{{ params{} }}}}", ".x".repeat(n)),
+            format!("{{{{ 1{} }}}}", " if 1 else 2".repeat(n / 2)),
+        ]
+    };
+    for text in chain(200) {
+        let _ = (
+            renderer.render(&text),
+            renderer.render_native(&text),
+            references(&text),
+        );
+        assert!(analysis::analyse(&text).is_ok(), "{text}");
+    }
+    for text in chain(100_000) {
+        for error in [
+            renderer.render(&text).unwrap_err(),
+            renderer.render_native(&text).unwrap_err(),
+        ] {
+            assert!(error.message.contains("more than 200 operators"), "{error}");
+        }
+        assert!(renderer.eval(&text[2..text.len() - 2], Map::new()).is_err());
+        assert_eq!(references(&text), Refs::default());
+    }
+    let tags = |n: usize| format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(n));
+    assert_eq!(renderer.render(&tags(198)).unwrap(), "");
+    assert!(renderer.render(&tags(100_000)).is_err());
+    assert!(renderer.render(&"{% if 1 %}".repeat(100_000)).is_err());
+    let loops = format!(
+        "{}{}",
+        "{% for a in [1] %}".repeat(100),
+        "{% endfor %}".repeat(100)
+    );
+    let _ = renderer.render(&loops);
+}

@@ -103,7 +103,7 @@ fn rows(table: &Table) -> String {
         } else {
             "**Not yet.** "
         };
-        let null = if key.nullable && !key.kind {
+        let null = if key.nullable && !key.kind && !key.ty.expected().ends_with("null") {
             " or null"
         } else {
             ""

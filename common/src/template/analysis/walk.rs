@@ -175,10 +175,10 @@ impl Analysis {
                 self.macro_body(m);
             }
             Stmt::CallBlock(c) => {
-                self.call(&c.call, c.call.span());
+                self.call(&c.call);
                 self.macro_body(&c.macro_decl);
             }
-            Stmt::Do(d) => self.call(&d.call, d.call.span()),
+            Stmt::Do(d) => self.call(&d.call),
         }
     }
 
@@ -256,7 +256,7 @@ impl Analysis {
                     ));
                 }
             }
-            Expr::Call(c) => self.call(c, c.span()),
+            Expr::Call(c) => self.call(c),
             Expr::List(l) => l.items.iter().for_each(|e| self.expression(e)),
             Expr::Tuple(t) => t.items.iter().for_each(|e| self.expression(e)),
             Expr::Map(m) => m
@@ -316,7 +316,7 @@ impl Analysis {
         }
     }
 
-    fn call(&mut self, call: &Call<'_>, _span: Span) {
+    fn call(&mut self, call: &Call<'_>) {
         self.arguments(&call.args);
         let Expr::GetAttr(method) = &call.expr else {
             return self.lookup_or_walk(&call.expr);

@@ -278,4 +278,11 @@ pub async fn others_wait_outside_the_excepted<B: Backend>(store: B) {
         !bed.tx().await.others_wait(&[a]).await.unwrap(),
         "b has no room"
     );
+    bed.edit_run(a, |run| run.stop_reason = Some("cancelled".to_owned()))
+        .await;
+    assert!(
+        !bed.tx().await.others_wait(&[]).await.unwrap(),
+        "a is being stopped"
+    );
+    assert!(candidates(&bed, 10).await.is_empty());
 }

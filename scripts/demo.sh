@@ -58,4 +58,6 @@ In another shell:    export GRISTMILL_API_URL=http://$listen
 Ctrl-C ends it.
 DONE
 [ "${DEMO_ONCE:-}" = 1 ] && exit 0
+# From here Ctrl-C is how it is meant to end.
+trap 'exit 0' INT TERM
 wait "$server"

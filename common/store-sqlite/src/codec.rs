@@ -1,7 +1,7 @@
 //! How rows travel: each row is one JSON text, both ways.
 //!
 //! A query answers with one `json_array(…)` column, which a struct of the same field order is read from; a write takes one
-//! JSON array of objects and spreads it with `json_each`. So a statement writes any number of rows, and a row costs the
+//! JSON array of objects and spreads it with `jsonb_each` (which, other than `json_each`, parses each row once and not once per column). So a statement writes any number of rows, and a row costs the
 //! driver one value instead of forty.
 
 use chrono::{DateTime, Utc};

@@ -163,8 +163,8 @@ impl Session {
     ) -> StoreResult<Sealed> {
         const SQL: &str = "
             SELECT json_array(kind, name, sealed) FROM secrets
-            WHERE kind = 'connection' AND name IN (SELECT value FROM json_each(?1))
-                OR kind = 'variable' AND name IN (SELECT value FROM json_each(?2))";
+            WHERE kind = 'connection' AND name IN (SELECT value FROM jsonb_each(?1))
+                OR kind = 'variable' AND name IN (SELECT value FROM jsonb_each(?2))";
         let mut found = Sealed::default();
         if connections.is_empty() && variables.is_empty() {
             return Ok(found);

@@ -125,7 +125,7 @@ impl Session {
             SELECT json_array(EXISTS (
                 SELECT 1 FROM dag_runs
                 WHERE state = 'running' AND ready_tasks > 0 AND active_tasks < max_active_tasks
-                    AND stop_reason IS NULL AND pk NOT IN (SELECT value FROM json_each(?1))))";
+                    AND stop_reason IS NULL AND pk NOT IN (SELECT value FROM jsonb_each(?1))))";
         let (found,): (crate::codec::Flag,) =
             self.one(SQL, args![crate::codec::encode(except)?]).await?;
         Ok(found.0)

@@ -108,7 +108,7 @@ impl Session {
         const SQL: &str = "
             UPDATE dags SET is_stale = 1, updated_at = ?3
             WHERE is_stale = 0 AND substr(fileloc, 1, length(?1)) = ?1
-                AND dag_id NOT IN (SELECT value FROM json_each(?2))";
+                AND dag_id NOT IN (SELECT value FROM jsonb_each(?2))";
         self.execute(SQL, args![prefix, encode(keep)?, self.now])
             .await
     }
@@ -121,7 +121,7 @@ impl Session {
         const DELETE: &str = "DELETE FROM import_errors WHERE substr(filename, 1, length(?1)) = ?1";
         const INSERT: &str = "
             INSERT INTO import_errors (filename, error, at)
-            SELECT value ->> 0, value ->> 1, ?2 FROM json_each(?1)";
+            SELECT value ->> 0, value ->> 1, ?2 FROM jsonb_each(?1)";
         self.execute(DELETE, args![prefix]).await?;
         self.execute(INSERT, args![encode(errors)?, self.now])
             .await?;

@@ -20,7 +20,7 @@ impl Session {
         // `WHERE true`: without it the parser takes ON CONFLICT for a join's ON.
         const SQL: &str = "
             INSERT INTO limits (kind, name, cap)
-            SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1) WHERE true
+            SELECT value ->> 0, value ->> 1, value ->> 2 FROM jsonb_each(?1) WHERE true
             ON CONFLICT (kind, name) DO UPDATE SET cap = excluded.cap WHERE ?2 AND cap <> excluded.cap";
         if limits.is_empty() {
             return Ok(());
@@ -40,7 +40,7 @@ impl Session {
     pub(crate) async fn limits(&mut self, keys: &[LimitKey]) -> StoreResult<Vec<LimitRow>> {
         const SQL: &str = "
             SELECT json_array(l.kind, l.name, l.cap, l.used, l.paused)
-            FROM json_each(?1) AS k CROSS JOIN limits AS l ON l.kind = k.value ->> 0 AND l.name = k.value ->> 1
+            FROM jsonb_each(?1) AS k CROSS JOIN limits AS l ON l.kind = k.value ->> 0 AND l.name = k.value ->> 1
             ORDER BY l.kind, l.name";
         #[derive(Deserialize)]
         struct Record {
@@ -77,7 +77,7 @@ impl Session {
     pub(crate) async fn spend_limits(&mut self, deltas: &[(LimitKey, i64)]) -> StoreResult<()> {
         const SQL: &str = "
             UPDATE limits AS l SET used = used + (d.value ->> 2)
-            FROM json_each(?1) AS d
+            FROM jsonb_each(?1) AS d
             WHERE l.kind = d.value ->> 0 AND l.name = d.value ->> 1
                 AND used + (d.value ->> 2) >= 0
                 AND (d.value ->> 2 < 0 OR cap < 0 OR used + (d.value ->> 2) <= cap)

@@ -18,7 +18,7 @@ impl Session {
             INSERT INTO outbox (run, ti, fence, queue, body, epoch, claim_by, priority, written_at)
             SELECT value ->> 'run', value ->> 'ti', value ->> 'fence', value ->> 'queue', value ->> 'body', value ->> 'epoch',
                 value ->> 'claim_by', value ->> 'priority', ?2
-            FROM json_each(?1)";
+            FROM jsonb_each(?1)";
         #[derive(Serialize)]
         struct Json<'a> {
             run: RunPk,
@@ -53,7 +53,7 @@ impl Session {
     pub(crate) async fn delete_outbox(&mut self, confirmed: &[Dispatch]) -> StoreResult<()> {
         const SQL: &str = "
             DELETE FROM outbox
-            WHERE (ti, fence) IN (SELECT value ->> 'ti', value ->> 'fence' FROM json_each(?1))";
+            WHERE (ti, fence) IN (SELECT value ->> 'ti', value ->> 'fence' FROM jsonb_each(?1))";
         if confirmed.is_empty() {
             return Ok(());
         }

@@ -85,7 +85,7 @@ impl Session {
     pub(crate) async fn set_queue_caps(&mut self, caps: &[(String, i64)]) -> StoreResult<()> {
         const SQL: &str = "
             INSERT INTO limits (kind, name, cap)
-            SELECT 'queue', value ->> 0, value ->> 1 FROM json_each(?1) WHERE true
+            SELECT 'queue', value ->> 0, value ->> 1 FROM jsonb_each(?1) WHERE true
             ON CONFLICT (kind, name) DO UPDATE SET cap = excluded.cap WHERE cap <> excluded.cap";
         if caps.is_empty() {
             return Ok(());

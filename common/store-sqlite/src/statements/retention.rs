@@ -51,9 +51,9 @@ impl Session {
         // '0' follows '/': all names that start with the run's key and a slash.
         const LIMITS: &str = "
             DELETE FROM limits WHERE (kind, name) IN (
-                SELECT l.kind, l.name FROM json_each(?1) AS r CROSS JOIN limits AS l
+                SELECT l.kind, l.name FROM jsonb_each(?1) AS r CROSS JOIN limits AS l
                     ON l.kind = 'task_in_run' AND l.name > r.value || '/' AND l.name < r.value || '0')";
-        const MESSAGES: &str = "DELETE FROM outbox WHERE run IN (SELECT value FROM json_each(?1))";
+        const MESSAGES: &str = "DELETE FROM outbox WHERE run IN (SELECT value FROM jsonb_each(?1))";
         if runs.is_empty() {
             return Ok(());
         }

@@ -85,7 +85,7 @@ impl Session {
         let mut conditions = Conditions::new("true");
         conditions.and("r.dag_id = ", filter.dag_id.as_deref(), "");
         conditions.and("r.run_id = ", filter.run_id.as_deref(), "");
-        conditions.and_states("r.state IN (SELECT value FROM json_each(", &filter.states)?;
+        conditions.and_states("r.state IN (SELECT value FROM jsonb_each(", &filter.states)?;
         let from = "dag_runs AS r";
         let (count, args) = conditions.count(from);
         let total = self.total(count, args).await?;
@@ -106,7 +106,7 @@ impl Session {
         );
         conditions.and("t.task_id = ", filter.task_id.as_deref(), "");
         conditions.and("t.map_index = ", filter.map_index, "");
-        conditions.and_states("t.state IN (SELECT value FROM json_each(", &filter.states)?;
+        conditions.and_states("t.state IN (SELECT value FROM jsonb_each(", &filter.states)?;
         conditions.and("t.queue = ", filter.queue.as_deref(), "");
         conditions.and("t.pool = ", filter.pool.as_deref(), "");
         let from = "task_instances AS t";

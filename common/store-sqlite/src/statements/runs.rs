@@ -156,7 +156,7 @@ impl Session {
         const SQL: &str = concat!(
             "SELECT ",
             run_row!(),
-            " FROM dag_runs AS r WHERE r.pk IN (SELECT value FROM json_each(?1)) ORDER BY r.pk"
+            " FROM dag_runs AS r WHERE r.pk IN (SELECT value FROM jsonb_each(?1)) ORDER BY r.pk"
         );
         if runs.is_empty() {
             return Ok(Vec::new());
@@ -193,7 +193,7 @@ impl Session {
                 queued_at = w.value ->> 'queued_at', started_at = w.value ->> 'started_at',
                 ended_at = w.value ->> 'ended_at', stop_reason = w.value ->> 'stop_reason', note = w.value ->> 'note',
                 deadline_at = (w.value ->> 'started_at') + timeout_ms * 1000
-            FROM json_each(?1) AS w
+            FROM jsonb_each(?1) AS w
             WHERE r.pk = w.value ->> 'pk'";
         #[derive(Serialize)]
         struct Json<'a> {

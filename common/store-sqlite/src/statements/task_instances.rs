@@ -262,7 +262,7 @@ SELECT value ->> 'run', value ->> 'task_idx', value ->> 'task_id', value ->> 'ma
     value ->> 'expanded_len', value ->> 'map_values', value ->> 'scheduled_at', value ->> 'queued_at',
     value ->> 'claim_by', value ->> 'started_at', value ->> 'ended_at', value ->> 'next_at', value ->> 'worker',
     value ->> 'hostname', value ->> 'pid', value ->> 'exit_code', value ->> 'reason'
-FROM json_each(?1)
+FROM jsonb_each(?1)
 RETURNING json_array(pk, run, task_idx, map_index)";
 
 const UPDATE: &str = "
@@ -278,7 +278,7 @@ UPDATE task_instances AS t SET
     reason = w.value ->> 'reason', queue = w.value ->> 'queue', pool = w.value ->> 'pool',
     pool_slots = w.value ->> 'pool_slots', priority_weight = w.value ->> 'priority_weight',
     map_values = w.value ->> 'map_values'
-FROM json_each(?1) AS w
+FROM jsonb_each(?1) AS w
 WHERE t.pk = w.value ->> 'pk' AND t.state = w.value ->> 'expected_state' AND t.fence = w.value ->> 'expected_fence'
 RETURNING json_array(pk)";
 
@@ -310,7 +310,7 @@ impl Session {
         const SQL: &str = concat!(
             "SELECT ",
             ti_row!(),
-            " FROM task_instances AS t WHERE t.pk IN (SELECT value FROM json_each(?1)) ORDER BY t.pk"
+            " FROM task_instances AS t WHERE t.pk IN (SELECT value FROM jsonb_each(?1)) ORDER BY t.pk"
         );
         if tis.is_empty() {
             return Ok(Vec::new());
@@ -325,7 +325,7 @@ impl Session {
         const SQL: &str = concat!(
             "SELECT ",
             ti_row!(),
-            " FROM json_each(?1) AS k CROSS JOIN task_instances AS t
+            " FROM jsonb_each(?1) AS k CROSS JOIN task_instances AS t
                 ON t.run = k.value ->> 0 AND t.task_idx = k.value ->> 1 AND t.map_index = -1
               ORDER BY t.pk"
         );
@@ -352,7 +352,7 @@ impl Session {
 
     pub(crate) async fn runs_of(&mut self, tis: &[TiPk]) -> StoreResult<Vec<(TiPk, RunPk)>> {
         const SQL: &str = "
-            SELECT json_array(pk, run) FROM task_instances WHERE pk IN (SELECT value FROM json_each(?1))";
+            SELECT json_array(pk, run) FROM task_instances WHERE pk IN (SELECT value FROM jsonb_each(?1))";
         self.rows(SQL, args![encode(tis)?]).await
     }
 
@@ -382,7 +382,7 @@ impl Session {
             SELECT value ->> 'ti', value ->> 'try_number', value ->> 'attempt', value ->> 'fence', value ->> 'ending',
                 value ->> 'started_at', value ->> 'ended_at', value ->> 'worker', value ->> 'hostname',
                 value ->> 'pid', value ->> 'exit_code', value ->> 'reason'
-            FROM json_each(?1)";
+            FROM jsonb_each(?1)";
         #[derive(Serialize)]
         struct Json<'a> {
             ti: TiPk,

@@ -110,7 +110,7 @@ impl Session {
         // A claim that is over already keeps its time.
         const SQL: &str = "
             UPDATE task_instances AS t SET claim_by = ?2
-            FROM json_each(?1) AS b
+            FROM jsonb_each(?1) AS b
             WHERE t.pk = b.value ->> 'ti' AND t.fence = b.value ->> 'fence' AND t.state = 'queued' AND t.claim_by > ?2";
         if bounced.is_empty() {
             return Ok(());

@@ -63,7 +63,7 @@ impl Session {
             INSERT INTO xcoms (run, ti, task_idx, map_index, key, fence, value, object, size)
             SELECT value ->> 'run', value ->> 'ti', value ->> 'task_idx', value ->> 'map_index', value ->> 'key',
                 value ->> 'fence', value ->> 'value', value ->> 'object', value ->> 'size'
-            FROM json_each(?1) WHERE true
+            FROM jsonb_each(?1) WHERE true
             ON CONFLICT (run, task_idx, map_index, key) DO UPDATE SET
                 fence = excluded.fence, value = excluded.value, object = excluded.object, size = excluded.size
             WHERE excluded.fence >= xcoms.fence";
@@ -116,8 +116,8 @@ impl Session {
             "SELECT ",
             xcom_row!(),
             " FROM xcoms AS x
-              WHERE x.run = ?1 AND x.task_idx IN (SELECT value FROM json_each(?2))
-                AND x.key IN (SELECT value FROM json_each(?3))
+              WHERE x.run = ?1 AND x.task_idx IN (SELECT value FROM jsonb_each(?2))
+                AND x.key IN (SELECT value FROM jsonb_each(?3))
               ORDER BY x.task_idx, x.map_index, x.key"
         );
         self.xcom_rows(SQL, args![run.0, encode(tasks)?, encode(keys)?])
@@ -132,7 +132,7 @@ impl Session {
     ) -> StoreResult<Vec<UpstreamXcom>> {
         const SQL: &str = "
             SELECT json_array(task_idx, map_index, ti, fence, key, object) FROM xcoms
-            WHERE run = ?1 AND task_idx IN (SELECT value FROM json_each(?2))
+            WHERE run = ?1 AND task_idx IN (SELECT value FROM jsonb_each(?2))
             ORDER BY task_idx, map_index, key LIMIT ?3";
         let rows: Vec<(TaskIdx, i32, TiPk, Fence, String, Option<String>)> = self
             .rows(SQL, args![run.0, encode(tasks)?, max.saturating_add(1)])

@@ -19,7 +19,8 @@ server=$!
 trap 'kill -TERM "$server" 2>/dev/null; wait "$server" 2>/dev/null; exit 130' INT TERM
 trap 'kill -TERM "$server" 2>/dev/null; wait "$server" 2>/dev/null || true' EXIT
 
-export GRISTMILL_API_URL=http://$listen
+# Standalone leaves a token for its own user there.
+export GRISTMILL_API_URL=http://$listen GRISTMILL_TOKEN_FILE=$home/client-token
 printf 'Starting gristmill standalone (home %s, log %s) ' "$home" "$log"
 ready() { # HTTP status 200 of /health, without curl
     local host=${listen%:*} port=${listen##*:} status
@@ -52,7 +53,8 @@ printf '\nResult of %s:\n' "$dag"
 cat <<DONE
 
 Gristmill serves at  http://$listen   (API: /docs, health: /health)
-In another shell:    export GRISTMILL_API_URL=http://$listen
+In another shell:    # Standalone leaves a token for its own user there.
+export GRISTMILL_API_URL=http://$listen GRISTMILL_TOKEN_FILE=$home/client-token
                      $bin/gristmill dags list
                      $bin/gristmill run $dag --wait --logs
 Ctrl-C ends it.

@@ -30,7 +30,6 @@ fi
 if [ "$what" != servers ] && [ "${GRISTMILL_TEST_COMPOSE:-1}" != 0 ]; then
     need docker.io '' docker
     need docker-compose '' docker-compose /usr/libexec/docker/cli-plugins/docker-compose "$HOME/.docker/cli-plugins/docker-compose"
-    need curl '' curl
     need binutils '' strip
     need python3 '' python3
     if ! docker info >/dev/null 2>&1; then

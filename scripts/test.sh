@@ -5,8 +5,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+scope=(--workspace)
 features=()
-if [ "${GRISTMILL_TEST_COMPOSE:-1}" = 0 ]; then
+if [ $# -gt 0 ]; then
+    scope=("$@")
+elif [ "${GRISTMILL_TEST_COMPOSE:-1}" = 0 ]; then
     echo "test: the compose test is left out (GRISTMILL_TEST_COMPOSE=0)" >&2
 else
     features=(--features gristmill-testkit/compose)
@@ -18,8 +21,6 @@ bin=${CARGO_TARGET_DIR:-target}/debug
 export GRISTMILL_BIN_DIR
 GRISTMILL_BIN_DIR=$(cd "$bin" && pwd)
 
-scope=(--workspace)
-[ $# -eq 0 ] || scope=("$@")
 if cargo nextest --version >/dev/null 2>&1; then
     run=(cargo nextest run "${scope[@]}" "${features[@]}")
 else

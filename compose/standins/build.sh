@@ -73,7 +73,8 @@ docker image inspect "$servers" >/dev/null 2>&1 || docker import \
 
 make_image() { # NAME DOCKERFILE-LINES
     printf 'FROM %s\nCOPY entrypoint.sh /usr/local/bin/docker-entrypoint.sh\n%s\nENTRYPOINT ["docker-entrypoint.sh"]\n' "$servers" "$2" \
-        | DOCKER_BUILDKIT=0 docker build --quiet --tag "$1" --file - compose/standins >/dev/null
+        | DOCKER_BUILDKIT=0 docker build --quiet --tag "$1" --file - compose/standins >"$cache/image.log" 2>&1 \
+        || { cat "$cache/image.log" >&2; exit 1; }
 }
 make_image "$postgres" 'ENV PATH=/usr/lib/postgresql/15/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PGDATA=/var/lib/postgresql/data
 VOLUME /var/lib/postgresql/data

@@ -46,8 +46,14 @@ struct Readable {
 
 /// Consumes a queue until the incarnation stops taking work.
 pub(crate) async fn consume(worker: Arc<Incarnation>, queue: String) {
-    let prefetch = u16::try_from(worker.config.concurrency).unwrap_or(u16::MAX).max(1);
-    let mut consumer = match worker.broker.consume(Source::Work(queue.clone()), prefetch).await {
+    let prefetch = u16::try_from(worker.config.concurrency)
+        .unwrap_or(u16::MAX)
+        .max(1);
+    let mut consumer = match worker
+        .broker
+        .consume(Source::Work(queue.clone()), prefetch)
+        .await
+    {
         Ok(consumer) => consumer,
         Err(error) => {
             tracing::error!(queue, %error, "cannot consume this queue");
@@ -72,7 +78,9 @@ pub(crate) async fn consume(worker: Arc<Incarnation>, queue: String) {
             _ = reachable.changed() => continue,
             event = consumer.next() => event,
         };
-        let ConsumerEvent::Delivery(first) = event else { continue };
+        let ConsumerEvent::Delivery(first) = event else {
+            continue;
+        };
         let mut deliveries = vec![first];
         while deliveries.len() < usize::from(prefetch) {
             match consumer.try_next() {
@@ -86,7 +94,12 @@ pub(crate) async fn consume(worker: Arc<Incarnation>, queue: String) {
     consumer.close().await;
 }
 
-async fn take(worker: &Arc<Incarnation>, consumer: &mut dyn Consumer, deliveries: Vec<Delivery>, prefetch: u16) {
+async fn take(
+    worker: &Arc<Incarnation>,
+    consumer: &mut dyn Consumer,
+    deliveries: Vec<Delivery>,
+    prefetch: u16,
+) {
     let mut readable: Vec<Readable> = Vec::with_capacity(deliveries.len());
     for delivery in deliveries {
         match read(&delivery) {
@@ -96,7 +109,11 @@ async fn take(worker: &Arc<Incarnation>, consumer: &mut dyn Consumer, deliveries
                 message,
             }),
             Ok(None) => {
-                bounce(worker, &delivery, "its message has a version that this worker does not know");
+                bounce(
+                    worker,
+                    &delivery,
+                    "its message has a version that this worker does not know",
+                );
                 consumer.ack(&[delivery.tag]);
             }
             Err(reason) => {
@@ -182,10 +199,16 @@ async fn claim(
         let ours = match answer {
             Claim::Granted => true,
             // The answer to our own claim was lost: it is ours, unless it ran already.
-            Claim::AlreadyClaimed { by } => by == *incarnation && !worker.held.was_granted(dispatch),
+            Claim::AlreadyClaimed { by } => {
+                by == *incarnation && !worker.held.was_granted(dispatch)
+            }
             Claim::Cancelled => false,
             Claim::WrongEpoch { .. } | Claim::Late => {
-                bounce(worker, &m.delivery, "it could not be claimed: stale or late");
+                bounce(
+                    worker,
+                    &m.delivery,
+                    "it could not be claimed: stale or late",
+                );
                 false
             }
             Claim::NoLease => {
@@ -201,7 +224,9 @@ async fn claim(
         // Held from here on, so that a lost presence gets its record back.
         let wish = worker.held.take(dispatch);
         consumer.ack(&[m.delivery.tag]);
-        let Some(permit) = permits.pop() else { continue };
+        let Some(permit) = permits.pop() else {
+            continue;
+        };
         run::spawn(worker.clone(), m.message, wish, permit);
     }
     true
@@ -209,13 +234,20 @@ async fn claim(
 
 fn read(delivery: &Delivery) -> Result<Option<(Headers, WorkMessage)>, String> {
     let headers = Headers::of(delivery).ok_or("a work message without its headers")?;
-    let version = delivery.headers.get(header::VERSION).and_then(|v| v.as_int());
+    let version = delivery
+        .headers
+        .get(header::VERSION)
+        .and_then(|v| v.as_int());
     if version != Some(i64::from(message::VERSION)) {
         return Ok(None);
     }
-    let message: WorkMessage = serde_json::from_slice(&delivery.body).map_err(|error| format!("not a work message: {error}"))?;
+    let message: WorkMessage = serde_json::from_slice(&delivery.body)
+        .map_err(|error| format!("not a work message: {error}"))?;
     if message.dispatch != headers.dispatch {
-        return Err(format!("the message is of {}, its headers of {}", message.dispatch, headers.dispatch));
+        return Err(format!(
+            "the message is of {}, its headers of {}",
+            message.dispatch, headers.dispatch
+        ));
     }
     Ok(Some((headers, message)))
 }

@@ -23,19 +23,26 @@ pub(crate) struct TaskContext {
 
 /// Prepares a task's context. An error is how the attempt ends: what other servers could not give now is worth another
 /// try, what is wrong in itself is not.
-pub(crate) async fn prepare(worker: &Incarnation, message: &WorkMessage) -> Result<TaskContext, Outcome> {
+pub(crate) async fn prepare(
+    worker: &Incarnation,
+    message: &WorkMessage,
+) -> Result<TaskContext, Outcome> {
     let xcoms = xcoms(worker, message).await.map_err(Outcome::failed)?;
-    let (connections, variables, secrets) = open_secrets(worker, message).map_err(Outcome::failed_for_good)?;
-    let bundle = match &message.bundle {
-        None => None,
-        Some(digest) => {
-            let digest: Digest = digest
-                .parse()
-                .map_err(|_| Outcome::failed_for_good(format!("{digest:?} is no bundle's digest")))?;
-            let bundle = worker.bundles.fetch(&worker.objects, &digest).await;
-            Some(bundle.map_err(|error| Outcome::failed(format!("cannot unpack the bundle: {error}")))?)
-        }
-    };
+    let (connections, variables, secrets) =
+        open_secrets(worker, message).map_err(Outcome::failed_for_good)?;
+    let bundle =
+        match &message.bundle {
+            None => None,
+            Some(digest) => {
+                let digest: Digest = digest.parse().map_err(|_| {
+                    Outcome::failed_for_good(format!("{digest:?} is no bundle's digest"))
+                })?;
+                let bundle = worker.bundles.fetch(&worker.objects, &digest).await;
+                Some(bundle.map_err(|error| {
+                    Outcome::failed(format!("cannot unpack the bundle: {error}"))
+                })?)
+            }
+        };
     let run = &message.run;
     let template = TemplateContext {
         dag_id: run.dag_id.clone(),
@@ -85,11 +92,16 @@ async fn xcoms(worker: &Incarnation, message: &WorkMessage) -> Result<XComMap, S
                 None => {
                     // Redis has lost it: everything of this task and key comes from the durable copy.
                     let value = from_api(worker, message, task, &reference.key).await?;
-                    values.0.insert((task.clone(), reference.key.clone()), value);
+                    values
+                        .0
+                        .insert((task.clone(), reference.key.clone()), value);
                     continue;
                 }
             };
-            found.entry((task.clone(), reference.key.clone())).or_default().push((reference.map_index, value));
+            found
+                .entry((task.clone(), reference.key.clone()))
+                .or_default()
+                .push((reference.map_index, value));
         }
     }
     for (key, mut list) in found {
@@ -106,7 +118,11 @@ async fn xcoms(worker: &Incarnation, message: &WorkMessage) -> Result<XComMap, S
     Ok(values)
 }
 
-async fn fetch(worker: &Incarnation, message: &WorkMessage, refs: &[XcomRef]) -> Vec<Option<Value>> {
+async fn fetch(
+    worker: &Incarnation,
+    message: &WorkMessage,
+    refs: &[XcomRef],
+) -> Vec<Option<Value>> {
     let keys: Vec<XComKey> = refs
         .iter()
         .map(|x| XComKey {
@@ -116,7 +132,11 @@ async fn fetch(worker: &Incarnation, message: &WorkMessage, refs: &[XcomRef]) ->
             key: x.key.clone(),
         })
         .collect();
-    let cached = worker.presence.get_xcoms(&keys).await.unwrap_or_else(|_| vec![None; refs.len()]);
+    let cached = worker
+        .presence
+        .get_xcoms(&keys)
+        .await
+        .unwrap_or_else(|_| vec![None; refs.len()]);
     let mut values = Vec::with_capacity(refs.len());
     for (reference, bytes) in refs.iter().zip(cached) {
         let bytes: Option<Bytes> = match (bytes, &reference.object) {
@@ -130,13 +150,21 @@ async fn fetch(worker: &Incarnation, message: &WorkMessage, refs: &[XcomRef]) ->
 }
 
 /// The durable copy of a task's XCom, by the API with the run's own token.
-async fn from_api(worker: &Incarnation, message: &WorkMessage, task: &str, key: &str) -> Result<Value, String> {
+async fn from_api(
+    worker: &Incarnation,
+    message: &WorkMessage,
+    task: &str,
+    key: &str,
+) -> Result<Value, String> {
     let api = worker.config.api_url.as_deref().ok_or_else(|| {
         format!("the XCom {key:?} of {task} is not in Redis any more, and GRISTMILL_API_URL is not set to read its durable copy")
     })?;
-    let mut url = url::Url::parse(api).map_err(|error| format!("GRISTMILL_API_URL {api:?}: {error}"))?;
+    let mut url =
+        url::Url::parse(api).map_err(|error| format!("GRISTMILL_API_URL {api:?}: {error}"))?;
     url.set_path(&format!("/internal/v1/runs/{}/xcoms", message.run.pk));
-    url.query_pairs_mut().append_pair("task_id", task).append_pair("key", key);
+    url.query_pairs_mut()
+        .append_pair("task_id", task)
+        .append_pair("key", key);
     let answer = worker
         .http()
         .get(url)
@@ -144,8 +172,18 @@ async fn from_api(worker: &Incarnation, message: &WorkMessage, task: &str, key: 
         .send()
         .await
         .and_then(reqwest::Response::error_for_status)
-        .map_err(|error| format!("cannot read the XCom {key:?} of {task} from the API: {}", error.without_url()))?;
-    answer.json().await.map_err(|error| format!("the API's answer for the XCom {key:?} of {task} is no JSON: {}", error.without_url()))
+        .map_err(|error| {
+            format!(
+                "cannot read the XCom {key:?} of {task} from the API: {}",
+                error.without_url()
+            )
+        })?;
+    answer.json().await.map_err(|error| {
+        format!(
+            "the API's answer for the XCom {key:?} of {task} is no JSON: {}",
+            error.without_url()
+        )
+    })
 }
 
 type Opened = (Map<String, Value>, Map<String, Value>, Vec<String>);
@@ -155,9 +193,18 @@ fn open_secrets(worker: &Incarnation, message: &WorkMessage) -> Result<Opened, S
     let mut secrets = Vec::new();
     let mut connections = Map::new();
     for (id, sealed) in &message.sealed.connections {
-        let text = worker.secret.open(sealed).map_err(|error| format!("connection {id:?}: {error}"))?;
-        let value: Value = serde_json::from_slice(&text).map_err(|_| format!("connection {id:?} is not readable"))?;
-        secrets.extend(value.get("password").and_then(Value::as_str).map(str::to_owned));
+        let text = worker
+            .secret
+            .open(sealed)
+            .map_err(|error| format!("connection {id:?}: {error}"))?;
+        let value: Value = serde_json::from_slice(&text)
+            .map_err(|_| format!("connection {id:?} is not readable"))?;
+        secrets.extend(
+            value
+                .get("password")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
+        );
         if let Some(Value::Object(extra)) = value.get("extra") {
             secrets.extend(extra.values().filter_map(Value::as_str).map(str::to_owned));
         }
@@ -165,7 +212,10 @@ fn open_secrets(worker: &Incarnation, message: &WorkMessage) -> Result<Opened, S
     }
     let mut variables = Map::new();
     for (name, sealed) in &message.sealed.variables {
-        let text = worker.secret.open(sealed).map_err(|error| format!("variable {name:?}: {error}"))?;
+        let text = worker
+            .secret
+            .open(sealed)
+            .map_err(|error| format!("variable {name:?}: {error}"))?;
         let text = String::from_utf8(text).map_err(|_| format!("variable {name:?} is not text"))?;
         if is_secret_name(name) {
             secrets.push(text.clone());
@@ -178,7 +228,16 @@ fn open_secrets(worker: &Incarnation, message: &WorkMessage) -> Result<Opened, S
 /// Variables whose names say that they hold a secret are masked in logs.
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["password", "passwd", "secret", "token", "api_key", "apikey", "private_key", "credential"]
-        .iter()
-        .any(|word| name.contains(word))
+    [
+        "password",
+        "passwd",
+        "secret",
+        "token",
+        "api_key",
+        "apikey",
+        "private_key",
+        "credential",
+    ]
+    .iter()
+    .any(|word| name.contains(word))
 }

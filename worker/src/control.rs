@@ -1,6 +1,9 @@
 //! Listens to what schedulers tell this worker directly.
 
-use crate::{held::{Held, Wish}, lease::{Lease, granted}};
+use crate::{
+    held::{Held, Wish},
+    lease::{Lease, granted},
+};
 use gristmill_broker::{Broker, ControlEvent};
 use gristmill_common::message::Control;
 use std::sync::Arc;

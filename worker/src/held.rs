@@ -73,7 +73,11 @@ impl Held {
     }
 
     pub(crate) fn all(&self) -> Vec<(i64, i64)> {
-        self.lock().held.keys().map(|d| (d.ti.0, d.fence.0)).collect()
+        self.lock()
+            .held
+            .keys()
+            .map(|d| (d.ti.0, d.fence.0))
+            .collect()
     }
 
     /// Asks something of dispatches, if they are held.
@@ -92,9 +96,11 @@ impl Held {
 
     pub(crate) fn wish_all(&self, wish: Wish) {
         self.lock().held.values().for_each(|sender| {
-            sender.send_if_modified(|now| *now == Wish::GoOn && {
-                *now = wish;
-                true
+            sender.send_if_modified(|now| {
+                *now == Wish::GoOn && {
+                    *now = wish;
+                    true
+                }
             });
         });
     }

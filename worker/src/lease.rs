@@ -87,14 +87,19 @@ impl Lease {
 
     /// A renewal sent at `sent_at` was acknowledged.
     pub(crate) fn acknowledged(&self, sent_at: u64) {
-        let until = sent_at.saturating_add(u64::try_from(self.length.as_nanos()).unwrap_or(u64::MAX));
+        let until =
+            sent_at.saturating_add(u64::try_from(self.length.as_nanos()).unwrap_or(u64::MAX));
         if self.deadline.fetch_max(until, Ordering::SeqCst) < until {
             self.processes.set_deadline(until);
         }
     }
 
     /// Renews until the incarnation is judged lost. `status` tells how busy the worker is.
-    pub(crate) async fn keep(&self, reporter: &Reporter, status: impl Fn() -> WorkerStatus) -> LeaseEnd {
+    pub(crate) async fn keep(
+        &self,
+        reporter: &Reporter,
+        status: impl Fn() -> WorkerStatus,
+    ) -> LeaseEnd {
         let pause = self.length / PER_LEASE;
         let mut had = false;
         loop {
@@ -103,7 +108,8 @@ impl Lease {
             match answer {
                 Ok(Some(cancelled)) => {
                     self.acknowledged(sent_at);
-                    self.reachable.send_if_modified(|now| !std::mem::replace(now, true));
+                    self.reachable
+                        .send_if_modified(|now| !std::mem::replace(now, true));
                     self.held.wish(cancelled, Wish::Cancel);
                     had = true;
                 }
@@ -123,7 +129,9 @@ impl Lease {
             }
             if had && !self.holds() {
                 // The guardian has killed the processes; what runs in this process ends too.
-                tracing::error!("the lease could not be renewed in time: everything that ran is ended");
+                tracing::error!(
+                    "the lease could not be renewed in time: everything that ran is ended"
+                );
                 self.held.wish_all(Wish::Interrupt);
             }
             let _ = tokio::time::timeout(pause, self.renew_now.notified()).await;
@@ -131,14 +139,19 @@ impl Lease {
     }
 
     /// One renewal: dispatches to cancel, or `None` when the incarnation was judged lost.
-    async fn renew(&self, status: WorkerStatus) -> Result<Option<Vec<(i64, i64)>>, gristmill_presence::PresenceError> {
+    async fn renew(
+        &self,
+        status: WorkerStatus,
+    ) -> Result<Option<Vec<(i64, i64)>>, gristmill_presence::PresenceError> {
         let incarnation = &self.info.incarnation;
         let mut epoch = self.epoch.load(Ordering::SeqCst);
         if epoch != 0 {
             match self.presence.renew(incarnation, epoch, &status).await? {
                 Renewal::Renewed { cancelled, .. } => return Ok(Some(cancelled)),
                 Renewal::EpochChanged { now } => {
-                    tracing::warn!("presence has lost its memory: restoring the lease and its claims");
+                    tracing::warn!(
+                        "presence has lost its memory: restoring the lease and its claims"
+                    );
                     epoch = now;
                 }
                 Renewal::Unknown => epoch = self.presence.epoch().await?,
@@ -150,8 +163,14 @@ impl Lease {
         loop {
             let claims = self.held.all();
             let ttl = gristmill_presence::DEFAULT_LEASE_TTL;
-            match self.presence.restore(&self.info, epoch, &claims, ttl).await? {
-                Restore::Restored { cancelled, refused, .. } => {
+            match self
+                .presence
+                .restore(&self.info, epoch, &claims, ttl)
+                .await?
+            {
+                Restore::Restored {
+                    cancelled, refused, ..
+                } => {
                     self.epoch.store(epoch, Ordering::SeqCst);
                     // Another incarnation's record stands: ours must not live.
                     self.held.wish(refused, Wish::Interrupt);

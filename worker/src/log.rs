@@ -3,7 +3,10 @@
 use crate::mask::Mask;
 use bytes::Bytes;
 use chrono::Utc;
-use gristmill_objects::{ObjectStore, logs::{LogKey, LogWriter}};
+use gristmill_objects::{
+    ObjectStore,
+    logs::{LogKey, LogWriter},
+};
 use gristmill_presence::Presence;
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
@@ -51,7 +54,10 @@ impl LogSender {
         let mut text = text.trim_end_matches(['\n', '\r']);
         let mut cut = false;
         if text.len() > LONGEST_LINE {
-            let end = (0..=LONGEST_LINE).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+            let end = (0..=LONGEST_LINE)
+                .rev()
+                .find(|i| text.is_char_boundary(*i))
+                .unwrap_or(0);
             text = &text[..end];
             cut = true;
         }
@@ -86,7 +92,12 @@ pub(crate) struct AttemptLog {
 }
 
 impl AttemptLog {
-    pub(crate) fn start(objects: ObjectStore, presence: Arc<dyn Presence>, key: LogKey, mask: Mask) -> Self {
+    pub(crate) fn start(
+        objects: ObjectStore,
+        presence: Arc<dyn Presence>,
+        key: LogKey,
+        mask: Mask,
+    ) -> Self {
         let (lines, queue) = mpsc::channel(BACKLOG);
         let writer = tokio::spawn(write(objects, presence, key, queue));
         Self {
@@ -107,13 +118,20 @@ impl AttemptLog {
     }
 }
 
-async fn write(objects: ObjectStore, presence: Arc<dyn Presence>, key: LogKey, mut lines: mpsc::Receiver<Bytes>) {
+async fn write(
+    objects: ObjectStore,
+    presence: Arc<dyn Presence>,
+    key: LogKey,
+    mut lines: mpsc::Receiver<Bytes>,
+) {
     let mut tail = Tail::new(presence, key.attempt);
     let mut kept: Option<LogWriter> = None;
     let mut failed = false;
     let mut open = true;
     while open {
-        let Some(first) = lines.recv().await else { break };
+        let Some(first) = lines.recv().await else {
+            break;
+        };
         let mut chunk = first.to_vec();
         let until = Instant::now() + LATEST;
         while chunk.len() < FULL {
@@ -183,7 +201,11 @@ impl Tail {
     async fn append(&mut self, chunk: &[u8]) {
         for part in chunk.chunks(FULL * 2 - 1) {
             self.seq += 1;
-            if let Err(error) = self.presence.append_log(self.attempt, self.seq, Bytes::copy_from_slice(part)).await {
+            if let Err(error) = self
+                .presence
+                .append_log(self.attempt, self.seq, Bytes::copy_from_slice(part))
+                .await
+            {
                 tracing::debug!(%error, "the live tail of a log is not available");
             }
         }

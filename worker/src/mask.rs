@@ -34,6 +34,9 @@ mod tests {
     #[test]
     fn masks_every_secret_and_nothing_else() {
         let mask = Mask::new(vec!["secret".into(), "secret-longer".into(), "abc".into()]);
-        assert_eq!(mask.apply("a secret-longer and a secret, abc".into()), "a *** and a ***, abc");
+        assert_eq!(
+            mask.apply("a secret-longer and a secret, abc".into()),
+            "a *** and a ***, abc"
+        );
     }
 }

@@ -1,6 +1,9 @@
 //! The guardian, for asynchronous callers.
 
-use gristmill_guardian::{ClientError, Event, Exited, GuardianClient, GuardianConfig, SpawnFailure, SpawnRequest, StartError};
+use gristmill_guardian::{
+    ClientError, Event, Exited, GuardianClient, GuardianConfig, SpawnFailure, SpawnRequest,
+    StartError,
+};
 use std::{
     collections::HashMap,
     sync::{
@@ -67,7 +70,10 @@ impl Processes {
             lock(&self.waiting).remove(&id);
             return Err(error.to_string());
         }
-        let pid = answer.await.map_err(|_| "the guardian is gone".to_owned())?.map_err(|failure| failure.to_string())?;
+        let pid = answer
+            .await
+            .map_err(|_| "the guardian is gone".to_owned())?
+            .map_err(|failure| failure.to_string())?;
         Ok(Child {
             id,
             pid,
@@ -85,9 +91,12 @@ impl Processes {
     /// Waits until the guardian has died, and kills by group what it knew of: the worker must exit then.
     pub(crate) async fn guardian_death(&self) -> String {
         let mut died = self.died.clone();
-        match died.wait_for(Option::is_some).await {
+        let how = died
+            .wait_for(Option::is_some)
+            .await
+            .map(|how| how.clone().unwrap_or_default());
+        match how {
             Ok(how) => {
-                let how = how.clone().unwrap_or_default();
                 self.client.kill_known_groups();
                 how
             }
@@ -99,7 +108,8 @@ impl Processes {
     pub(crate) async fn shut_down(&self) {
         if self.client.shutdown().is_ok() {
             let mut died = self.died.clone();
-            let _ = tokio::time::timeout(Duration::from_secs(10), died.wait_for(Option::is_some)).await;
+            let _ =
+                tokio::time::timeout(Duration::from_secs(10), died.wait_for(Option::is_some)).await;
         }
     }
 }
@@ -116,12 +126,18 @@ impl Child {
     }
 }
 
-fn lock(waiting: &Mutex<HashMap<u64, Waiting>>) -> std::sync::MutexGuard<'_, HashMap<u64, Waiting>> {
+fn lock(
+    waiting: &Mutex<HashMap<u64, Waiting>>,
+) -> std::sync::MutexGuard<'_, HashMap<u64, Waiting>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Brings an event of the guardian to the one who waits for it.
-fn route(waiting: &Mutex<HashMap<u64, Waiting>>, dead: &watch::Sender<Option<String>>, event: Event) {
+fn route(
+    waiting: &Mutex<HashMap<u64, Waiting>>,
+    dead: &watch::Sender<Option<String>>,
+    event: Event,
+) {
     match event {
         Event::Spawned { id, pid } => {
             if let Some(sender) = lock(waiting).get_mut(&id).and_then(|w| w.spawned.take()) {
@@ -138,7 +154,10 @@ fn route(waiting: &Mutex<HashMap<u64, Waiting>>, dead: &watch::Sender<Option<Str
                 let _ = sender.send(exited);
             }
         }
-        Event::DeadlinePassed { tasks, .. } => tracing::error!(tasks, "the lease's deadline has passed: the guardian kills every task"),
+        Event::DeadlinePassed { tasks, .. } => tracing::error!(
+            tasks,
+            "the lease's deadline has passed: the guardian kills every task"
+        ),
         Event::ShutDown => {
             dead.send_replace(Some("it was shut down".to_owned()));
             lock(waiting).clear();

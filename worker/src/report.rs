@@ -59,12 +59,18 @@ impl Reporter {
                 sender
             })
             .collect();
-        Self { shards, incarnation }
+        Self {
+            shards,
+            incarnation,
+        }
     }
 
     pub(crate) fn event(&self, event: Event) {
         let shards = self.shards.len() as u16;
-        let shard = event.run().map_or_else(|| self.own_shard(), |run| usize::from(shard_of(run, shards)));
+        let shard = event.run().map_or_else(
+            || self.own_shard(),
+            |run| usize::from(shard_of(run, shards)),
+        );
         if let Some(sender) = self.shards.get(shard) {
             // Fails only when the publisher is gone, and with it this incarnation.
             let _ = sender.send(event);
@@ -100,7 +106,9 @@ async fn publish_shard(
                 None => break,
             },
         };
-        let Ok(permit) = in_flight.clone().acquire_owned().await else { break };
+        let Ok(permit) = in_flight.clone().acquire_owned().await else {
+            break;
+        };
         let mut size = ENVELOPE + first.json.len();
         let mut batch = vec![first];
         while let Ok(event) = events.try_recv() {
@@ -112,7 +120,12 @@ async fn publish_shard(
             size += encoded.json.len() + 1;
             batch.push(encoded);
         }
-        let (broker, presence, held, incarnation) = (broker.clone(), presence.clone(), held.clone(), incarnation.clone());
+        let (broker, presence, held, incarnation) = (
+            broker.clone(),
+            presence.clone(),
+            held.clone(),
+            incarnation.clone(),
+        );
         publishing.spawn(async move {
             let _permit = permit;
             publish(&*broker, shard, &batch).await;
@@ -159,11 +172,17 @@ async fn publish(broker: &dyn Broker, shard: u32, batch: &[Encoded]) {
     }
     let mut wait = Duration::from_millis(50);
     loop {
-        let outcomes = broker.publish(vec![Publication::new(Target::Events(shard), body.clone())]).await;
+        let outcomes = broker
+            .publish(vec![Publication::new(Target::Events(shard), body.clone())])
+            .await;
         match outcomes.first() {
             Some(PublishOutcome::Confirmed) => return,
-            Some(PublishOutcome::Returned { reason }) => tracing::warn!(shard, reason, "events returned; trying again"),
-            Some(PublishOutcome::Failed { reason, .. }) => tracing::debug!(shard, %reason, "events not published; trying again"),
+            Some(PublishOutcome::Returned { reason }) => {
+                tracing::warn!(shard, reason, "events returned; trying again")
+            }
+            Some(PublishOutcome::Failed { reason, .. }) => {
+                tracing::debug!(shard, %reason, "events not published; trying again")
+            }
             None => {}
         }
         tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;

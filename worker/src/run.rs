@@ -102,8 +102,12 @@ impl Execution {
     /// Waits until something is wished of the task other than to go on.
     pub(crate) async fn wished(&self) -> Wish {
         let mut wish = self.wish.clone();
-        match wish.wait_for(|wish| *wish != Wish::GoOn).await {
-            Ok(wish) => *wish,
+        let wished = wish
+            .wait_for(|wish| *wish != Wish::GoOn)
+            .await
+            .map(|wish| *wish);
+        match wished {
+            Ok(wish) => wish,
             // The dispatch is not held any more: nothing will be wished.
             Err(_) => std::future::pending().await,
         }
@@ -111,7 +115,12 @@ impl Execution {
 }
 
 /// Runs a dispatch in the background; its slot is free when it has ended.
-pub(crate) fn spawn(worker: Arc<Incarnation>, message: WorkMessage, wish: watch::Receiver<Wish>, slot: OwnedSemaphorePermit) {
+pub(crate) fn spawn(
+    worker: Arc<Incarnation>,
+    message: WorkMessage,
+    wish: watch::Receiver<Wish>,
+    slot: OwnedSemaphorePermit,
+) {
     tokio::spawn(async move {
         let message = Arc::new(message);
         let received = Utc::now();
@@ -121,7 +130,12 @@ pub(crate) fn spawn(worker: Arc<Incarnation>, message: WorkMessage, wish: watch:
     });
 }
 
-fn report(worker: &Incarnation, message: &WorkMessage, outcome: Outcome, started_at: DateTime<Utc>) {
+fn report(
+    worker: &Incarnation,
+    message: &WorkMessage,
+    outcome: Outcome,
+    started_at: DateTime<Utc>,
+) {
     let event = match outcome.ending {
         Some(ending) => Event::Finished(Box::new(Finished {
             run: message.run.pk,
@@ -162,7 +176,10 @@ async fn execute(
         attempt: message.attempt,
     };
     let prepared = context::prepare(worker, &message).await;
-    let mask = prepared.as_ref().map(|context| context.mask.clone()).unwrap_or_default();
+    let mask = prepared
+        .as_ref()
+        .map(|context| context.mask.clone())
+        .unwrap_or_default();
     let log = AttemptLog::start(worker.objects.clone(), worker.presence.clone(), key, mask);
     let (outcome, started) = match prepared {
         Err(failure) => (failure, None),
@@ -182,7 +199,14 @@ async fn execute(
     };
     match (&outcome.ending, &outcome.reason) {
         (Some(Ending::Success), _) => {}
-        (Some(Ending::Skipped), reason) => log.sender.note(&format!("Skipped: {}", reason.as_deref().unwrap_or("by itself"))).await,
+        (Some(Ending::Skipped), reason) => {
+            log.sender
+                .note(&format!(
+                    "Skipped: {}",
+                    reason.as_deref().unwrap_or("by itself")
+                ))
+                .await
+        }
         (_, Some(reason)) => log.sender.error(reason).await,
         (_, None) => {}
     }

@@ -53,8 +53,14 @@ pub struct WorkerHealth {
 impl WorkerHealth {
     /// Queue to whether its consumer is registered at the broker.
     pub fn consumers(&self) -> BTreeMap<String, bool> {
-        let consumers = self.consumers.lock().unwrap_or_else(PoisonError::into_inner);
-        consumers.iter().map(|(queue, state)| (queue.clone(), state.borrow().is_registered())).collect()
+        let consumers = self
+            .consumers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        consumers
+            .iter()
+            .map(|(queue, state)| (queue.clone(), state.borrow().is_registered()))
+            .collect()
     }
 }
 
@@ -83,7 +89,11 @@ impl Deref for Incarnation {
 
 impl Incarnation {
     pub(crate) fn watch_consumer(&self, queue: &str, state: watch::Receiver<ConsumerState>) {
-        let mut consumers = self.health.consumers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut consumers = self
+            .health
+            .consumers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         consumers.insert(queue.to_owned(), state);
     }
 
@@ -111,7 +121,10 @@ pub enum WorkerError {
     #[error("the guardian died ({0}): every task was killed")]
     GuardianDied(String),
     #[error("cannot use the work folder {folder}: {error}")]
-    WorkDir { folder: String, error: std::io::Error },
+    WorkDir {
+        folder: String,
+        error: std::io::Error,
+    },
 }
 
 /// Runs a worker until `stop` is cancelled: then it takes no more work, lets what runs finish within the drain timeout,
@@ -179,8 +192,14 @@ async fn incarnate(
         processes: processes.clone(),
         reporter: reporter.clone(),
         slots: Arc::new(Semaphore::new(parts.config.concurrency as usize)),
-        http: reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap_or_default(),
-        bundles: BundleCache::new(parts.config.work_dir.join("bundles"), CacheLimits::default()),
+        http: reqwest::Client::builder()
+            .timeout(Duration::from_secs(30))
+            .build()
+            .unwrap_or_default(),
+        bundles: BundleCache::new(
+            parts.config.work_dir.join("bundles"),
+            CacheLimits::default(),
+        ),
         stop_taking: CancellationToken::new(),
     });
     let mut consumers = JoinSet::new();
@@ -214,7 +233,12 @@ async fn incarnate(
 }
 
 /// Waits for the wish to stop, then for the work to end.
-async fn drain(worker: &Incarnation, stop: &CancellationToken, interrupt: &CancellationToken, consumers: &mut JoinSet<()>) {
+async fn drain(
+    worker: &Incarnation,
+    stop: &CancellationToken,
+    interrupt: &CancellationToken,
+    consumers: &mut JoinSet<()>,
+) {
     stop.cancelled().await;
     worker.lease.draining.store(true, Ordering::Relaxed);
     worker.stop_taking.cancel();

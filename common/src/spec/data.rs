@@ -1,6 +1,7 @@
 //! The `data` task: `ID.plan`, `ID.part` (mapped over the plan's partitions), `ID.commit`.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// One phase of a partitioned data task. All three phases carry the whole specification.
@@ -45,16 +46,17 @@ pub struct DataSource {
     pub header: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<String>,
-    /// Column name to SQL type; absent: inferred.
+    /// Column name to SQL type, in the order of the file's columns; absent: inferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schema: Option<BTreeMap<String, String>>,
+    pub schema: Option<Map<String, Value>>,
     /// Read whole by every partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broadcast: Option<bool>,
     /// `none`, `gzip`, `zstd`, `bzip2`, `xz`; absent: by the file's ending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<String>,
-    /// csv: a quoted value may hold a line break (then files are never cut by byte range).
+    /// csv: whether a quoted value may hold a line break. Unless it is false the plan reads the files to find where
+    /// records begin before it cuts them by byte range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newlines_in_values: Option<bool>,
 }

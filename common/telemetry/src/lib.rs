@@ -6,7 +6,8 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 /// What is logged unless `GRISTMILL_LOG` says otherwise. The AMQP client logs whole message bodies and every ordinary
 /// disconnect: what matters of that we log ourselves.
-const FILTER: &str = "info,lapin=off,amq_protocol=off,amq_protocol_tcp=off,tcp_stream=off,sqlx=warn";
+const FILTER: &str =
+    "info,lapin=off,amq_protocol=off,amq_protocol_tcp=off,tcp_stream=off,sqlx=warn";
 
 /// Buckets of every `_seconds` histogram.
 const SECONDS: [f64; 14] = [
@@ -31,7 +32,9 @@ impl FromStr for LogFormat {
             "auto" => Ok(Self::Auto),
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            other => Err(format!("{other:?} is no log format: use auto, text or json")),
+            other => Err(format!(
+                "{other:?} is no log format: use auto, text or json"
+            )),
         }
     }
 }
@@ -57,7 +60,9 @@ pub fn init_logging(format: LogFormat) {
 
 /// Starts recording metrics; the handle renders them for Prometheus.
 pub fn init_metrics() -> Result<PrometheusHandle, BuildError> {
-    PrometheusBuilder::new().set_buckets(&SECONDS)?.install_recorder()
+    PrometheusBuilder::new()
+        .set_buckets(&SECONDS)?
+        .install_recorder()
 }
 
 pub use metrics_exporter_prometheus::PrometheusHandle as MetricsHandle;

@@ -42,10 +42,17 @@ impl Ended {
     pub(crate) fn code(&self, timed_out: Option<Span>) -> Result<i32, Outcome> {
         let reason = match (&self.exited.status, self.exited.killed_by) {
             _ if self.exited.memory_limit_hit.is_some() => {
-                let hit = self.exited.memory_limit_hit.as_ref().map(ToString::to_string).unwrap_or_default();
+                let hit = self
+                    .exited
+                    .memory_limit_hit
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
                 format!("out of memory: {hit}")
             }
-            _ if timed_out.is_some() => format!("timed out after {}", timed_out.unwrap_or_default()),
+            _ if timed_out.is_some() => {
+                format!("timed out after {}", timed_out.unwrap_or_default())
+            }
             (_, KilledBy::Deadline | KilledBy::ShimLost | KilledBy::Shutdown) => {
                 return Err(Outcome {
                     pid: Some(self.pid as i32),
@@ -57,7 +64,9 @@ impl Ended {
             (ExitStatus::Signal(signal), _) if self.exited.oom => {
                 format!("out of memory: killed by the kernel (signal {signal})")
             }
-            (ExitStatus::Signal(signal), _) => format!("killed by signal {signal} ({})", signal_name(*signal)),
+            (ExitStatus::Signal(signal), _) => {
+                format!("killed by signal {signal} ({})", signal_name(*signal))
+            }
             (ExitStatus::Unknown, _) => "ended in a way that could not be observed".to_owned(),
         };
         Err(Outcome {
@@ -118,11 +127,19 @@ pub(crate) async fn run(execution: &Execution, spec: Spec) -> Result<Ended, Outc
     let pid = child.pid;
     execution.report_started(Some(pid as i32));
     let budget = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(output_limit));
-    let stdout = tokio::spawn(pump(stdout, Stream::Stdout, execution.log.clone(), budget.clone()));
+    let stdout = tokio::spawn(pump(
+        stdout,
+        Stream::Stdout,
+        execution.log.clone(),
+        budget.clone(),
+    ));
     let stderr = tokio::spawn(pump(stderr, Stream::Stderr, execution.log.clone(), budget));
     let timeout = execution.message.task.execution_timeout;
     let (exited, ended_by) = watch(execution, &mut child, grace, timeout).await;
-    let (last_line, last_error) = (stdout.await.unwrap_or_default(), stderr.await.unwrap_or_default());
+    let (last_line, last_error) = (
+        stdout.await.unwrap_or_default(),
+        stderr.await.unwrap_or_default(),
+    );
     let Some(exited) = exited else {
         return Err(Outcome::wished(Wish::Interrupt));
     };
@@ -134,7 +151,10 @@ pub(crate) async fn run(execution: &Execution, spec: Spec) -> Result<Ended, Outc
     };
     match ended_by {
         EndedBy::Itself => Ok(ended),
-        EndedBy::Timeout(after) => Err(ended.code(Some(after)).err().unwrap_or_else(|| Outcome::failed("timed out"))),
+        EndedBy::Timeout(after) => Err(ended
+            .code(Some(after))
+            .err()
+            .unwrap_or_else(|| Outcome::failed("timed out"))),
         EndedBy::Wish(wish) => Err(Outcome {
             pid: Some(pid as i32),
             ..Outcome::wished(wish)
@@ -169,7 +189,9 @@ async fn watch(
         wish = execution.wished() => EndedBy::Wish(wish),
     };
     let note = match &ended_by {
-        EndedBy::Timeout(after) => format!("Timed out after {after}: SIGTERM, and SIGKILL after {grace}"),
+        EndedBy::Timeout(after) => {
+            format!("Timed out after {after}: SIGTERM, and SIGKILL after {grace}")
+        }
         EndedBy::Wish(Wish::Cancel) => format!("Cancelled: SIGTERM, and SIGKILL after {grace}"),
         _ => format!("Its worker stops: SIGTERM, and SIGKILL after {grace}"),
     };
@@ -181,7 +203,8 @@ async fn watch(
 }
 
 fn pipe() -> Result<(Receiver, PipeWriter), Outcome> {
-    let (reader, writer): (PipeReader, PipeWriter) = std::io::pipe().map_err(|error| no_pipe(&error))?;
+    let (reader, writer): (PipeReader, PipeWriter) =
+        std::io::pipe().map_err(|error| no_pipe(&error))?;
     let reader = Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(|error| no_pipe(&error))?;
     Ok((reader, writer))
 }
@@ -205,14 +228,21 @@ async fn pump(
     budget: std::sync::Arc<std::sync::atomic::AtomicU64>,
 ) -> Option<String> {
     use std::sync::atomic::Ordering;
-    let level = if stream == Stream::Stderr { "warning" } else { "info" };
+    let level = if stream == Stream::Stderr {
+        "warning"
+    } else {
+        "info"
+    };
     let mut reader = BufReader::new(reader);
     let mut last = None;
     let mut line = Vec::new();
     let mut cut_off = false;
     loop {
         line.clear();
-        let read = (&mut reader).take(LONGEST_LINE as u64).read_until(b'\n', &mut line).await;
+        let read = (&mut reader)
+            .take(LONGEST_LINE as u64)
+            .read_until(b'\n', &mut line)
+            .await;
         match read {
             Ok(0) | Err(_) => return last,
             Ok(_) => {}
@@ -226,7 +256,8 @@ async fn pump(
         } else if !cut_off {
             cut_off = true;
             budget.store(0, Ordering::Relaxed);
-            log.error("Output limit reached: what is printed from here on is not kept").await;
+            log.error("Output limit reached: what is printed from here on is not kept")
+                .await;
         }
         if !text.trim().is_empty() {
             last = Some(text.to_owned());

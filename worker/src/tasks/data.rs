@@ -24,13 +24,21 @@ pub(crate) async fn run(execution: &Execution, task: &DataTask) -> Outcome {
     let work_dir = &execution.worker.config.work_dir;
     let scratch = match Scratch::make(work_dir, message.attempt, message.dispatch.fence.0) {
         Ok(scratch) => scratch,
-        Err(error) => return Outcome::failed(format!("cannot make a scratch folder in {}: {error}", work_dir.display())),
+        Err(error) => {
+            return Outcome::failed(format!(
+                "cannot make a scratch folder in {}: {error}",
+                work_dir.display()
+            ));
+        }
     };
     let request = match request(execution, task) {
         Ok(request) => request,
         Err(reason) => return Outcome::failed_for_good(reason),
     };
-    let (request_file, result_file) = (scratch.path().join("request.json"), scratch.path().join("result.json"));
+    let (request_file, result_file) = (
+        scratch.path().join("request.json"),
+        scratch.path().join("result.json"),
+    );
     if let Err(error) = tokio::fs::write(&request_file, request.to_string()).await {
         return Outcome::failed(format!("cannot write the engine's request: {error}"));
     }
@@ -43,11 +51,10 @@ pub(crate) async fn run(execution: &Execution, task: &DataTask) -> Outcome {
     let memory = task.resources.memory.unwrap_or(DEFAULT_MEMORY);
     let spawn = SpawnRequest {
         env,
-        cwd: execution
-            .context
-            .bundle
-            .as_ref()
-            .map_or_else(|| scratch.path().to_owned(), |bundle| bundle.path().to_owned()),
+        cwd: execution.context.bundle.as_ref().map_or_else(
+            || scratch.path().to_owned(),
+            |bundle| bundle.path().to_owned(),
+        ),
         limits: Limits {
             memory_bytes: Some(memory + LEAST_OVERHEAD.max(memory / 4)),
             ..Limits::default()
@@ -83,7 +90,11 @@ pub(crate) async fn run(execution: &Execution, task: &DataTask) -> Outcome {
         },
         (0, Ok(None)) => Outcome::failed("the data engine left no result"),
         (0, Err(reason)) => Outcome::failed(reason),
-        (code, result) => failure(code, result.ok().flatten().as_ref(), ended.last_error.as_deref()),
+        (code, result) => failure(
+            code,
+            result.ok().flatten().as_ref(),
+            ended.last_error.as_deref(),
+        ),
     };
     outcome.exit_code = Some(code);
     outcome.pid = Some(ended.pid as i32);
@@ -91,7 +102,9 @@ pub(crate) async fn run(execution: &Execution, task: &DataTask) -> Outcome {
 }
 
 fn failure(code: i32, result: Option<&Value>, last_error: Option<&str>) -> Outcome {
-    let told = result.and_then(|value| value.pointer("/error/message")).and_then(Value::as_str);
+    let told = result
+        .and_then(|value| value.pointer("/error/message"))
+        .and_then(Value::as_str);
     let reason = told.or(last_error).unwrap_or("the data engine crashed");
     let ending = match code {
         exit::USER_ERROR | exit::BAD_REQUEST => Ending::FailedForGood,
@@ -144,7 +157,12 @@ fn request(execution: &Execution, task: &DataTask) -> Result<Value, String> {
         DataPhase::Plan => {}
         DataPhase::Part => {
             let partition = message.map.as_ref().and_then(|map| map.get("partition"));
-            fields.insert("partition".to_owned(), partition.cloned().ok_or("the mapped instance has no partition")?);
+            fields.insert(
+                "partition".to_owned(),
+                partition
+                    .cloned()
+                    .ok_or("the mapped instance has no partition")?,
+            );
         }
         DataPhase::Commit => {
             let pull = |phase: &str| {
@@ -155,9 +173,15 @@ fn request(execution: &Execution, task: &DataTask) -> Result<Value, String> {
                     .map_err(|error| format!("data: {error}"))
             };
             let plan = pull("plan")?;
-            fields.insert("plan".to_owned(), plan.get("plan").cloned().unwrap_or_default());
+            fields.insert(
+                "plan".to_owned(),
+                plan.get("plan").cloned().unwrap_or_default(),
+            );
             fields.insert("parts".to_owned(), pull("part")?);
-            fields.insert("run_key".to_owned(), Value::String(run_key(message.run.pk.0, group)));
+            fields.insert(
+                "run_key".to_owned(),
+                Value::String(run_key(message.run.pk.0, group)),
+            );
         }
     }
     Ok(request)

@@ -45,10 +45,16 @@ pub(crate) fn of_task(execution: &Execution, scratch: &Scratch) -> Result<Env, S
 
 fn base(message: &WorkMessage, scratch: &Scratch) -> Env {
     let run = &message.run;
-    let key = format!("{}/{}/{}/{}", run.dag_id, run.run_id, message.task.task_id, message.map_index);
+    let key = format!(
+        "{}/{}/{}/{}",
+        run.dag_id, run.run_id, message.task.task_id, message.map_index
+    );
     let json = |map: &serde_json::Map<String, Value>| Value::Object(map.clone()).to_string();
     let pairs: [(&str, OsString); 18] = [
-        ("PATH", std::env::var_os("PATH").unwrap_or_else(|| PATH.into())),
+        (
+            "PATH",
+            std::env::var_os("PATH").unwrap_or_else(|| PATH.into()),
+        ),
         ("HOME", scratch.path().into()),
         ("TMPDIR", scratch.path().into()),
         ("LANG", "C.UTF-8".into()),
@@ -56,7 +62,10 @@ fn base(message: &WorkMessage, scratch: &Scratch) -> Env {
         ("GRISTMILL_RUN_ID", run.run_id.as_str().into()),
         ("GRISTMILL_TASK_ID", message.task.task_id.as_str().into()),
         ("GRISTMILL_MAP_INDEX", message.map_index.to_string().into()),
-        ("GRISTMILL_TRY_NUMBER", message.try_number.to_string().into()),
+        (
+            "GRISTMILL_TRY_NUMBER",
+            message.try_number.to_string().into(),
+        ),
         ("GRISTMILL_ATTEMPT_ID", message.attempt.to_string().into()),
         ("GRISTMILL_FENCE", message.dispatch.fence.to_string().into()),
         // The same for every attempt: an outside effect made under it is made once.
@@ -65,10 +74,19 @@ fn base(message: &WorkMessage, scratch: &Scratch) -> Env {
         ("GRISTMILL_FILES", scratch.path().join("files").into()),
         ("GRISTMILL_PARAMS", json(&run.params).into()),
         ("GRISTMILL_CONF", json(&run.conf).into()),
-        ("GRISTMILL_LOGICAL_DATE", run.logical_date.map(|d| d.to_rfc3339()).unwrap_or_default().into()),
+        (
+            "GRISTMILL_LOGICAL_DATE",
+            run.logical_date
+                .map(|d| d.to_rfc3339())
+                .unwrap_or_default()
+                .into(),
+        ),
         ("GRISTMILL_RUN_TYPE", run.run_type.as_str().into()),
     ];
-    pairs.into_iter().map(|(name, value)| (name.into(), value)).collect()
+    pairs
+        .into_iter()
+        .map(|(name, value)| (name.into(), value))
+        .collect()
 }
 
 /// Sets a variable, replacing one of that name.

@@ -8,7 +8,9 @@ use gristmill_common::{
     message::MAX_XCOM,
     spec::{HttpBody, HttpTask},
 };
-use reqwest::{Client, Method, Request, Response, StatusCode, header::RETRY_AFTER, redirect::Policy};
+use reqwest::{
+    Client, Method, Request, Response, StatusCode, header::RETRY_AFTER, redirect::Policy,
+};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -27,7 +29,10 @@ struct Answer {
 
 enum Failure {
     /// Worth asking again.
-    Again { reason: String, pause: Option<Duration> },
+    Again {
+        reason: String,
+        pause: Option<Duration>,
+    },
     Final(String),
 }
 
@@ -62,20 +67,37 @@ async fn request(execution: &Execution, task: &HttpTask) -> Outcome {
         if !execution.worker.lease.holds() {
             return Outcome::wished(crate::held::Wish::Interrupt);
         }
-        execution.log.note(&format!("{} {}", request.method(), shown(request.url()))).await;
+        execution
+            .log
+            .note(&format!("{} {}", request.method(), shown(request.url())))
+            .await;
         match ask(&client, request, task, execution).await {
             Ok(answer) => {
-                execution.log.note(&format!("{} {} bytes", answer.status, answer.text.len())).await;
+                execution
+                    .log
+                    .note(&format!("{} {} bytes", answer.status, answer.text.len()))
+                    .await;
                 return match xcom::return_value(execution, value_of(&answer)).await {
                     Ok(xcoms) => Outcome::success(xcoms),
                     Err(reason) => Outcome::failed(reason),
                 };
             }
             Err(Failure::Final(reason)) => return Outcome::failed(reason),
-            Err(Failure::Again { reason, .. }) if attempt >= task.attempts => return Outcome::failed(reason),
-            Err(Failure::Again { reason, pause: asked }) => {
+            Err(Failure::Again { reason, .. }) if attempt >= task.attempts => {
+                return Outcome::failed(reason);
+            }
+            Err(Failure::Again {
+                reason,
+                pause: asked,
+            }) => {
                 let wait = asked.unwrap_or(pause).min(LONGEST_PAUSE);
-                execution.log.note(&format!("{reason}; asking again in {} ms", wait.as_millis())).await;
+                execution
+                    .log
+                    .note(&format!(
+                        "{reason}; asking again in {} ms",
+                        wait.as_millis()
+                    ))
+                    .await;
                 tokio::time::sleep(wait).await;
                 pause *= 2;
             }
@@ -106,7 +128,8 @@ fn build(execution: &Execution, task: &HttpTask, client: &Client) -> Result<Requ
             .map_err(|error| format!("http.{what}: {error}"))
     };
     let method = render("method", &task.method)?;
-    let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes()).map_err(|_| format!("http.method: {method:?} is no method"))?;
+    let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes())
+        .map_err(|_| format!("http.method: {method:?} is no method"))?;
     let connection = match &task.connection {
         None => None,
         Some(id) => Some(
@@ -133,7 +156,11 @@ fn build(execution: &Execution, task: &HttpTask, client: &Client) -> Result<Requ
     request = authenticate(request, connection);
     request = match &task.body {
         None => request,
-        Some(HttpBody::Json(value)) => request.json(&renderer.render_value(value).map_err(|error| format!("http.json: {error}"))?),
+        Some(HttpBody::Json(value)) => request.json(
+            &renderer
+                .render_value(value)
+                .map_err(|error| format!("http.json: {error}"))?,
+        ),
         Some(HttpBody::Form(fields)) => {
             let fields = fields
                 .iter()
@@ -143,7 +170,9 @@ fn build(execution: &Execution, task: &HttpTask, client: &Client) -> Result<Requ
         }
         Some(HttpBody::Body(text)) => request.body(render("body", text)?),
     };
-    request.build().map_err(|error| format!("http: {}", error.without_url()))
+    request
+        .build()
+        .map_err(|error| format!("http: {}", error.without_url()))
 }
 
 /// An absolute URL, or a path below the connection's host.
@@ -151,22 +180,46 @@ fn absolute(url: &str, connection: Option<&Value>) -> Result<url::Url, String> {
     if url.contains("://") {
         return url::Url::parse(url).map_err(|error| format!("http.url {url:?}: {error}"));
     }
-    let field = |name: &str| connection.and_then(|c| c.get(name)).filter(|v| !v.is_null());
-    let host = field("host")
-        .and_then(Value::as_str)
-        .ok_or_else(|| format!("http.url {url:?} is no absolute URL, and there is no connection that gives a host"))?;
+    let field = |name: &str| {
+        connection
+            .and_then(|c| c.get(name))
+            .filter(|v| !v.is_null())
+    };
+    let host = field("host").and_then(Value::as_str).ok_or_else(|| {
+        format!("http.url {url:?} is no absolute URL, and there is no connection that gives a host")
+    })?;
     let scheme = field("schema").and_then(Value::as_str).unwrap_or("https");
-    let base = if host.contains("://") { host.to_owned() } else { format!("{scheme}://{host}") };
-    let mut base = url::Url::parse(&base).map_err(|error| format!("http.connection: its host {host:?}: {error}"))?;
-    if let Some(port) = field("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()) {
-        base.set_port(Some(port)).map_err(|()| format!("http.connection: port {port} cannot be set"))?;
+    let base = if host.contains("://") {
+        host.to_owned()
+    } else {
+        format!("{scheme}://{host}")
+    };
+    let mut base = url::Url::parse(&base)
+        .map_err(|error| format!("http.connection: its host {host:?}: {error}"))?;
+    if let Some(port) = field("port")
+        .and_then(Value::as_u64)
+        .and_then(|port| u16::try_from(port).ok())
+    {
+        base.set_port(Some(port))
+            .map_err(|()| format!("http.connection: port {port} cannot be set"))?;
     }
-    base.join(url).map_err(|error| format!("http.url {url:?}: {error}"))
+    base.join(url)
+        .map_err(|error| format!("http.url {url:?}: {error}"))
 }
 
-fn authenticate(request: reqwest::RequestBuilder, connection: Option<&Value>) -> reqwest::RequestBuilder {
-    let Some(connection) = connection else { return request };
-    let text = |value: Option<&Value>| value.and_then(Value::as_str).filter(|s| !s.is_empty()).map(str::to_owned);
+fn authenticate(
+    request: reqwest::RequestBuilder,
+    connection: Option<&Value>,
+) -> reqwest::RequestBuilder {
+    let Some(connection) = connection else {
+        return request;
+    };
+    let text = |value: Option<&Value>| {
+        value
+            .and_then(Value::as_str)
+            .filter(|s| !s.is_empty())
+            .map(str::to_owned)
+    };
     if let Some(token) = text(connection.get("extra").and_then(|extra| extra.get("token"))) {
         return request.bearer_auth(token);
     }
@@ -184,11 +237,19 @@ fn shown(url: &url::Url) -> String {
     url.to_string()
 }
 
-async fn ask(client: &Client, request: Request, task: &HttpTask, execution: &Execution) -> Result<Answer, Failure> {
-    let response = client.execute(request).await.map_err(|error| Failure::Again {
-        reason: format!("no answer: {}", chain(&error.without_url())),
-        pause: None,
-    })?;
+async fn ask(
+    client: &Client,
+    request: Request,
+    task: &HttpTask,
+    execution: &Execution,
+) -> Result<Answer, Failure> {
+    let response = client
+        .execute(request)
+        .await
+        .map_err(|error| Failure::Again {
+            reason: format!("no answer: {}", chain(&error.without_url())),
+            pause: None,
+        })?;
     let answer = read(response).await?;
     let expected = if task.expect.status.is_empty() {
         answer.status.is_success()
@@ -197,8 +258,13 @@ async fn ask(client: &Client, request: Request, task: &HttpTask, execution: &Exe
     };
     if !expected {
         let start: String = answer.text.chars().take(200).collect();
-        let reason = format!("answered {}: {}", answer.status, execution.context.mask.apply(start));
-        let again = answer.status == StatusCode::TOO_MANY_REQUESTS || answer.status.is_server_error();
+        let reason = format!(
+            "answered {}: {}",
+            answer.status,
+            execution.context.mask.apply(start)
+        );
+        let again =
+            answer.status == StatusCode::TOO_MANY_REQUESTS || answer.status.is_server_error();
         return Err(if again {
             Failure::Again {
                 reason,
@@ -218,7 +284,11 @@ async fn ask(client: &Client, request: Request, task: &HttpTask, execution: &Exe
         let facts = facts.as_object().cloned().unwrap_or_default();
         match execution.context.renderer.eval(check, facts) {
             Ok(Value::Bool(true)) => {}
-            Ok(other) => return Err(Failure::Final(format!("the check {check:?} is {other}, not true"))),
+            Ok(other) => {
+                return Err(Failure::Final(format!(
+                    "the check {check:?} is {other}, not true"
+                )));
+            }
             Err(error) => return Err(Failure::Final(format!("http.expect.check: {error}"))),
         }
     }
@@ -238,11 +308,20 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 async fn read(response: Response) -> Result<Answer, Failure> {
     let status = response.status();
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(pause_of);
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(pause_of);
     let headers = response
         .headers()
         .iter()
-        .map(|(name, value)| (name.to_string(), Value::String(String::from_utf8_lossy(value.as_bytes()).into_owned())))
+        .map(|(name, value)| {
+            (
+                name.to_string(),
+                Value::String(String::from_utf8_lossy(value.as_bytes()).into_owned()),
+            )
+        })
         .collect();
     let mut body = Vec::new();
     let mut stream = response.bytes_stream();
@@ -252,7 +331,9 @@ async fn read(response: Response) -> Result<Answer, Failure> {
             pause: None,
         })?;
         if body.len() + chunk.len() > LARGEST_ANSWER {
-            return Err(Failure::Final(format!("the answer is larger than {LARGEST_ANSWER} bytes")));
+            return Err(Failure::Final(format!(
+                "the answer is larger than {LARGEST_ANSWER} bytes"
+            )));
         }
         body.extend_from_slice(&chunk);
     }

@@ -16,7 +16,12 @@ pub(crate) async fn run(execution: &Execution, task: &ShellTask) -> Outcome {
     let work_dir = &execution.worker.config.work_dir;
     let scratch = match Scratch::make(work_dir, message.attempt, message.dispatch.fence.0) {
         Ok(scratch) => scratch,
-        Err(error) => return Outcome::failed(format!("cannot make a scratch folder in {}: {error}", work_dir.display())),
+        Err(error) => {
+            return Outcome::failed(format!(
+                "cannot make a scratch folder in {}: {error}",
+                work_dir.display()
+            ));
+        }
     };
     let spec = match prepare(execution, task, &scratch) {
         Ok(spec) => spec,
@@ -41,7 +46,10 @@ pub(crate) async fn run(execution: &Execution, task: &ShellTask) -> Outcome {
             ..Outcome::default()
         },
         code => Outcome::failed(match ended.last_error {
-            Some(line) => format!("exit code {code}: {}", shorten(&execution.context.mask.apply(line))),
+            Some(line) => format!(
+                "exit code {code}: {}",
+                shorten(&execution.context.mask.apply(line))
+            ),
             None => format!("exit code {code}"),
         }),
     };
@@ -58,27 +66,40 @@ fn shorten(line: &str) -> Cow<'_, str> {
     }
 }
 
-fn prepare(execution: &Execution, task: &ShellTask, scratch: &Scratch) -> Result<child::Spec, Outcome> {
+fn prepare(
+    execution: &Execution,
+    task: &ShellTask,
+    scratch: &Scratch,
+) -> Result<child::Spec, Outcome> {
     let renderer = &execution.context.renderer;
-    let bad = |what: &str, error: TemplateError| Outcome::failed_for_good(format!("{what}: {error}"));
-    let command = renderer.render(&task.command).map_err(|error| bad("shell.command", error))?;
+    let bad =
+        |what: &str, error: TemplateError| Outcome::failed_for_good(format!("{what}: {error}"));
+    let command = renderer
+        .render(&task.command)
+        .map_err(|error| bad("shell.command", error))?;
     let stdin = task
         .stdin
         .as_deref()
-        .map(|text| renderer.render(text).map(|text| text.into_owned().into_bytes()))
+        .map(|text| {
+            renderer
+                .render(text)
+                .map(|text| text.into_owned().into_bytes())
+        })
         .transpose()
         .map_err(|error| bad("shell.stdin", error))?;
     let mut files = Vec::with_capacity(task.files.len());
     for (name, template) in &task.files {
-        let text = renderer.render(template).map_err(|error| bad(&format!("shell.files.{name}"), error))?;
+        let text = renderer
+            .render(template)
+            .map_err(|error| bad(&format!("shell.files.{name}"), error))?;
         files.push((name, text.into_owned()));
     }
-    write_files(scratch, &files).map_err(|error| Outcome::failed(format!("cannot write shell.files: {error}")))?;
-    let cwd = execution
-        .context
-        .bundle
-        .as_ref()
-        .map_or_else(|| scratch.path().to_owned(), |bundle| bundle.path().to_owned());
+    write_files(scratch, &files)
+        .map_err(|error| Outcome::failed(format!("cannot write shell.files: {error}")))?;
+    let cwd = execution.context.bundle.as_ref().map_or_else(
+        || scratch.path().to_owned(),
+        |bundle| bundle.path().to_owned(),
+    );
     let user = task
         .user
         .as_deref()
@@ -86,15 +107,23 @@ fn prepare(execution: &Execution, task: &ShellTask, scratch: &Scratch) -> Result
         .transpose()
         .map_err(|error| Outcome::failed_for_good(format!("shell.user: {error}")))?;
     if let Some(user) = &user {
-        std::os::unix::fs::chown(scratch.path(), Some(user.uid), Some(user.gid))
-            .map_err(|error| Outcome::failed_for_good(format!("shell.user: this worker may not run tasks as another user: {error}")))?;
+        std::os::unix::fs::chown(scratch.path(), Some(user.uid), Some(user.gid)).map_err(
+            |error| {
+                Outcome::failed_for_good(format!(
+                    "shell.user: this worker may not run tasks as another user: {error}"
+                ))
+            },
+        )?;
     }
     let request = SpawnRequest {
         env: env::of_task(execution, scratch).map_err(Outcome::failed_for_good)?,
         cwd,
         limits: Limits {
             memory_bytes: task.resources.memory,
-            cpu_seconds: task.resources.cpu_time.map(|span| span.duration().as_secs().max(1)),
+            cpu_seconds: task
+                .resources
+                .cpu_time
+                .map(|span| span.duration().as_secs().max(1)),
             open_files: task.resources.open_files,
             file_size_bytes: None,
         },
@@ -105,7 +134,10 @@ fn prepare(execution: &Execution, task: &ShellTask, scratch: &Scratch) -> Result
         request,
         stdin,
         grace: task.kill_grace,
-        output_limit: task.resources.output.unwrap_or(execution.worker.config.output_limit),
+        output_limit: task
+            .resources
+            .output
+            .unwrap_or(execution.worker.config.output_limit),
     })
 }
 
@@ -118,7 +150,10 @@ fn write_files(scratch: &Scratch, files: &[(&String, String)]) -> io::Result<()>
     for (name, text) in files {
         let inside = PathBuf::from(name);
         if inside.components().count() != 1 || name.contains(['/', '\0']) || *name == ".." {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a plain file name")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{name:?} is not a plain file name"),
+            ));
         }
         std::fs::write(folder.join(inside), text)?;
     }
@@ -137,9 +172,11 @@ async fn result(
         None => match (task.output, last_line) {
             (OutputMode::None, _) | (_, None) => None,
             (OutputMode::Last, Some(line)) => Some(Value::String(line)),
-            (OutputMode::Json, Some(line)) => Some(
-                serde_json::from_str(&line).map_err(|error| format!("output: json, but the last line is no JSON: {error}"))?,
-            ),
+            (OutputMode::Json, Some(line)) => {
+                Some(serde_json::from_str(&line).map_err(|error| {
+                    format!("output: json, but the last line is no JSON: {error}")
+                })?)
+            }
         },
     };
     match value {

@@ -14,10 +14,16 @@ use std::{path::Path, time::Duration};
 const IN_REDIS: Duration = Duration::from_secs(24 * 3600);
 
 /// Puts a task's return value where its downstreams find it. An error fails the attempt.
-pub(crate) async fn return_value(execution: &Execution, value: Value) -> Result<Vec<XcomOut>, String> {
+pub(crate) async fn return_value(
+    execution: &Execution,
+    value: Value,
+) -> Result<Vec<XcomOut>, String> {
     let text = serde_json::to_vec(&value).map_err(|error| error.to_string())?;
     if text.len() > MAX_XCOM {
-        return Err(format!("the XCom is {} bytes, at most {MAX_XCOM} are allowed: write a file or object and return where it is", text.len()));
+        return Err(format!(
+            "the XCom is {} bytes, at most {MAX_XCOM} are allowed: write a file or object and return where it is",
+            text.len()
+        ));
     }
     let message = &execution.message;
     let (run, dispatch) = (message.run.pk.0, message.dispatch);
@@ -29,17 +35,32 @@ pub(crate) async fn return_value(execution: &Execution, value: Value) -> Result<
             key: RETURN_VALUE.to_owned(),
         };
         // Only the quick copy: without it the durable one is read.
-        if let Err(error) = execution.worker.presence.put_xcoms(&[(key, Bytes::from(text))], IN_REDIS).await {
+        if let Err(error) = execution
+            .worker
+            .presence
+            .put_xcoms(&[(key, Bytes::from(text))], IN_REDIS)
+            .await
+        {
             tracing::debug!(%error, "the XCom is not in Redis");
         }
         XcomValue::Inline(value)
     } else {
         let size = text.len() as u64;
         let objects = &execution.worker.objects;
-        let stored = gristmill_objects::xcom::put(objects, run, dispatch.ti.0, dispatch.fence.0, RETURN_VALUE, Bytes::from(text))
-            .await
-            .map_err(|error| format!("cannot keep the XCom of {size} bytes: {error}"))?;
-        XcomValue::Object { key: stored.key, size }
+        let stored = gristmill_objects::xcom::put(
+            objects,
+            run,
+            dispatch.ti.0,
+            dispatch.fence.0,
+            RETURN_VALUE,
+            Bytes::from(text),
+        )
+        .await
+        .map_err(|error| format!("cannot keep the XCom of {size} bytes: {error}"))?;
+        XcomValue::Object {
+            key: stored.key,
+            size,
+        }
     };
     Ok(vec![XcomOut {
         key: RETURN_VALUE.to_owned(),
@@ -55,9 +76,13 @@ pub(crate) async fn from_file(path: &Path) -> Result<Option<Value>, String> {
         Err(error) => return Err(format!("cannot read $GRISTMILL_XCOM: {error}")),
     };
     if size > MAX_XCOM as u64 {
-        return Err(format!("$GRISTMILL_XCOM is {size} bytes, at most {MAX_XCOM} are allowed"));
+        return Err(format!(
+            "$GRISTMILL_XCOM is {size} bytes, at most {MAX_XCOM} are allowed"
+        ));
     }
-    let text = tokio::fs::read(path).await.map_err(|error| format!("cannot read $GRISTMILL_XCOM: {error}"))?;
+    let text = tokio::fs::read(path)
+        .await
+        .map_err(|error| format!("cannot read $GRISTMILL_XCOM: {error}"))?;
     if text.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }

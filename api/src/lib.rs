@@ -1,1 +1,23 @@
+//! The REST API: `/api/v2`, wire-compatible with Airflow 3's stable API for what it covers, and operations of our own
+//! (deploy, cancel, wait, explain, queues, workers).
+//!
+//! A route's file in `routes` mirrors its path; `view` makes the JSON of records; `error` maps every failure to HTTP.
 
+mod auth;
+mod deploy;
+mod error;
+mod explain;
+mod extract;
+mod log;
+mod parts;
+mod routes;
+mod serve;
+mod upload;
+mod versions;
+mod view;
+
+pub use auth::{AdminError, Role, ensure_admin, issue_token};
+pub use deploy::{DeployError, DeployMode, DeployReport, DeployedDag, deploy_dir};
+pub use parts::{ApiParts, Probe};
+pub use routes::router;
+pub use serve::serve;

@@ -29,10 +29,11 @@ pub fn reach(name: &str) {
         let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
         Some((name.to_owned(), count.parse().unwrap_or(1)))
     });
-    if let Some((wanted, count)) = wanted {
-        if wanted == name && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == *count {
-            std::process::abort();
-        }
+    if let Some((wanted, count)) = wanted
+        && wanted == name
+        && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == *count
+    {
+        std::process::abort();
     }
 }
 

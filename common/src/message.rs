@@ -229,7 +229,7 @@ pub struct XcomOut {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenewRequest {
     pub incarnation: String,
-    /// Returned in the grant, so that the worker knows which request was granted (its own CLOCK_BOOTTIME in ns).
+    /// Returned in the grant, so that the worker knows which request was granted (its own `CLOCK_BOOTTIME` in ns).
     pub sent_at: i64,
     /// How long the lease is to last, in milliseconds from the grant.
     pub lease_ms: i64,

@@ -27,13 +27,17 @@ impl fmt::Debug for SecretKey {
 pub enum SealError {
     #[error("the secret is no sealed text")]
     Malformed,
-    #[error("the secret cannot be opened: GRISTMILL_SECRET_KEY is not the one that it was sealed with")]
+    #[error(
+        "the secret cannot be opened: GRISTMILL_SECRET_KEY is not the one that it was sealed with"
+    )]
     WrongKey,
 }
 
 /// `GRISTMILL_SECRET_KEY` is too short to be one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("GRISTMILL_SECRET_KEY is too short: use at least 32 characters, for example of `openssl rand -hex 32`")]
+#[error(
+    "GRISTMILL_SECRET_KEY is too short: use at least 32 characters, for example of `openssl rand -hex 32`"
+)]
 pub struct WeakKey;
 
 impl SecretKey {
@@ -80,7 +84,9 @@ impl SecretKey {
 
     pub fn open(&self, sealed: &str) -> Result<Vec<u8>, SealError> {
         let bytes = STANDARD.decode(sealed).map_err(|_| SealError::Malformed)?;
-        let (nonce, text) = bytes.split_first_chunk::<NONCE>().ok_or(SealError::Malformed)?;
+        let (nonce, text) = bytes
+            .split_first_chunk::<NONCE>()
+            .ok_or(SealError::Malformed)?;
         self.cipher()
             .decrypt(&Nonce::from(*nonce), text)
             .map_err(|_| SealError::WrongKey)
@@ -92,12 +98,20 @@ impl SecretKey {
 
     /// The bearer token that reads one run's XComs.
     pub fn run_token(&self, run: i64) -> String {
-        format!("gmrun_{run}_{}", hex::encode(self.derive(&[b"run-xcoms", &run.to_be_bytes()])))
+        format!(
+            "gmrun_{run}_{}",
+            hex::encode(self.derive(&[b"run-xcoms", &run.to_be_bytes()]))
+        )
     }
 
     /// The run that a token of [`SecretKey::run_token`] is for.
     pub fn verify_run_token(&self, token: &str) -> Option<i64> {
-        let run = token.strip_prefix("gmrun_")?.split('_').next()?.parse().ok()?;
+        let run = token
+            .strip_prefix("gmrun_")?
+            .split('_')
+            .next()?
+            .parse()
+            .ok()?;
         constant_time_eq(self.run_token(run).as_bytes(), token.as_bytes()).then_some(run)
     }
 
@@ -123,7 +137,11 @@ mod tests {
     fn opens_what_it_sealed_and_nothing_else() {
         let sealed = key("a").seal(b"hush");
         assert_eq!(key("a").open(&sealed).unwrap(), b"hush");
-        assert_ne!(sealed, key("a").seal(b"hush"), "a nonce is never used twice");
+        assert_ne!(
+            sealed,
+            key("a").seal(b"hush"),
+            "a nonce is never used twice"
+        );
         assert_eq!(key("b").open(&sealed), Err(SealError::WrongKey));
         assert_eq!(key("a").open("???"), Err(SealError::Malformed));
         assert!(SecretKey::from_text("short").is_err());
@@ -134,7 +152,10 @@ mod tests {
         let token = key("a").run_token(7);
         assert_eq!(key("a").verify_run_token(&token), Some(7));
         assert_eq!(key("b").verify_run_token(&token), None);
-        assert_eq!(key("a").verify_run_token(&token.replace("_7_", "_8_")), None);
+        assert_eq!(
+            key("a").verify_run_token(&token.replace("_7_", "_8_")),
+            None
+        );
         assert_eq!(key("a").verify_run_token("gmrun_x"), None);
     }
 }

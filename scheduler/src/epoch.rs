@@ -46,10 +46,10 @@ pub(crate) async fn run(handle: Arc<SchedulerHandle>) {
     let mut last_look = boottime();
     loop {
         let epoch = handle.presence.epoch().await;
-        if let Err(error) = &epoch {
-            if handle.epoch.borrow().epoch().is_some() {
-                tracing::warn!(%error, "presence is away: nothing can be claimed, dispatching waits");
-            }
+        if let Err(error) = &epoch
+            && handle.epoch.borrow().epoch().is_some()
+        {
+            tracing::warn!(%error, "presence is away: nothing can be claimed, dispatching waits");
         }
         // A pause of this very loop is a break in watching too.
         let pause = boottime().saturating_sub(last_look);
@@ -61,13 +61,11 @@ pub(crate) async fn run(handle: Arc<SchedulerHandle>) {
             }
             seen.now(epoch.as_ref().ok().copied())
         });
-        if changed {
-            if let Ok(epoch) = epoch {
-                tracing::info!(epoch, "presence is reachable");
-                handle.wake_dispatch.notify_one();
-                handle.wake_unclaimed.notify_one();
-                handle.wake_runs.notify_one();
-            }
+        if changed && let Ok(epoch) = epoch {
+            tracing::info!(epoch, "presence is reachable");
+            handle.wake_dispatch.notify_one();
+            handle.wake_unclaimed.notify_one();
+            handle.wake_runs.notify_one();
         }
         tokio::time::sleep(EVERY).await;
     }

@@ -43,10 +43,10 @@ impl Held {
     /// Takes a granted dispatch in; what is wished of it can be watched.
     pub(crate) fn take(&self, dispatch: Dispatch) -> watch::Receiver<Wish> {
         let mut inner = self.lock();
-        if inner.order.len() >= REMEMBERED {
-            if let Some(oldest) = inner.order.pop_front() {
-                inner.granted.remove(&oldest);
-            }
+        if inner.order.len() >= REMEMBERED
+            && let Some(oldest) = inner.order.pop_front()
+        {
+            inner.granted.remove(&oldest);
         }
         if inner.granted.insert(dispatch) {
             inner.order.push_back(dispatch);

@@ -32,7 +32,7 @@ pub(crate) struct Lease {
     presence: Arc<dyn Presence>,
     held: Arc<Held>,
     processes: Processes,
-    /// CLOCK_BOOTTIME, ns.
+    /// `CLOCK_BOOTTIME`, ns.
     deadline: AtomicU64,
     epoch: AtomicI64,
     /// Whether presence answered the last renewal: only then can anything be claimed.

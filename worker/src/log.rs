@@ -148,17 +148,17 @@ async fn write(
         if open || tail.begun() {
             tail.append(&chunk).await;
         }
-        if let Err(error) = keep(&objects, &key, &mut kept, &chunk).await {
-            if !failed {
-                tracing::warn!(attempt = %key.attempt, %error, "the log store does not take this attempt's log; the task goes on");
-                failed = true;
-            }
+        if let Err(error) = keep(&objects, &key, &mut kept, &chunk).await
+            && !failed
+        {
+            tracing::warn!(attempt = %key.attempt, %error, "the log store does not take this attempt's log; the task goes on");
+            failed = true;
         }
     }
-    if let Some(writer) = kept {
-        if let Err(error) = writer.finish().await {
-            tracing::warn!(attempt = %key.attempt, %error, "the end of an attempt's log is not kept");
-        }
+    if let Some(writer) = kept
+        && let Err(error) = writer.finish().await
+    {
+        tracing::warn!(attempt = %key.attempt, %error, "the end of an attempt's log is not kept");
     }
     tail.end().await;
 }

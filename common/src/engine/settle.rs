@@ -14,7 +14,7 @@ use crate::{
 pub type Missing = Vec<(RunPk, TaskIdx)>;
 
 /// Counts every ending into its direct downstreams and decides their trigger rules; a node that ends without running
-/// (skipped, upstream_failed, `empty`) is an ending itself. Answers the nodes that are missing: load and call again. With
+/// (`skipped`, `upstream_failed`, `empty`) is an ending itself. Answers the nodes that are missing: load and call again. With
 /// nothing missing, runs without unfinished instances have ended.
 pub fn settle(ws: &mut WorkingSet) -> Missing {
     let missing = missing_nodes(ws);

@@ -1,7 +1,7 @@
 use super::{Counters, TriggerRule, TriggerRule as R, Verdict, Verdict::*, decide};
 use rstest::rstest;
 
-/// `S`uccess, `F`ailed, `U`pstream_failed, s`K`ipped, `R`emoved, `.` not ended.
+/// One letter an upstream: success, failed, upstream failed (U), skipped (K), removed; a dot has not ended.
 fn counters(upstreams: &str) -> Counters {
     let mut c = Counters {
         total: upstreams.len() as i32,

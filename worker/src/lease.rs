@@ -1,7 +1,7 @@
 //! Keeps the worker's lease.
 //!
 //! The worker may hold live processes until the send time of its last acknowledged renewal plus the lease, on
-//! CLOCK_BOOTTIME. The guardian enforces that deadline for processes; everything else asks [`Lease::holds`]. A renewal is
+//! `CLOCK_BOOTTIME`. The guardian enforces that deadline for processes; everything else asks [`Lease::holds`]. A renewal is
 //! acknowledged by presence, or, while presence is away, by a scheduler over the broker.
 
 use crate::{

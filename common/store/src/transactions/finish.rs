@@ -46,33 +46,25 @@ pub(super) async fn finish<T: Tx>(
         Candidates::Own => ws.ready(),
         Candidates::Given(order) => order,
     };
-    ready.truncate(usize::try_from(context.batch).unwrap_or(usize::MAX));
     let gave_back = ws.spent.values().any(|n| *n < 0);
-    let mut left = false;
+    // Ready instances outside this set compete for the same slots: then the choice is `dispatch_ready`'s, among all.
+    let mut compete = false;
     if fair && (gave_back || !ready.is_empty()) {
-        let others = tx.others_wait(&ws.run_keys()).await?;
-        left = others
-            || ws
-                .run_keys()
-                .iter()
-                .filter_map(|run| ws.run(*run))
-                .any(|run| run.ready_tasks > 0);
-        if others {
+        compete = ready_tasks(&ws) > ready.len() || tx.others_wait(&ws.run_keys()).await?;
+        if compete {
             ready.clear();
         }
     }
+    let batch = usize::try_from(context.batch).unwrap_or(usize::MAX);
+    let cut_off = ready.len() > batch;
+    ready.truncate(batch);
     let outbox = dispatch(tx, &mut ws, &ready, context).await?;
     // A message that could not be made ended its instance: that has consequences too.
     settle(tx, &mut ws).await?;
     insert_expanded(tx, &mut ws).await?;
     write(tx, &ws, &outbox).await?;
-    let dispatched_all = ws
-        .run_keys()
-        .iter()
-        .filter_map(|run| ws.run(*run))
-        .all(|run| run.ready_tasks == 0);
     Ok(Applied {
-        more_ready: left && (!dispatched_all || gave_back),
+        more_ready: compete || cut_off,
         outbox,
         to_cancel: ws
             .to_cancel
@@ -84,6 +76,15 @@ pub(super) async fn finish<T: Tx>(
         stale: ws.stale,
         touched: 0,
     })
+}
+
+/// Ready instances of the set's runs, whether they are in the set or not.
+fn ready_tasks(ws: &WorkingSet) -> usize {
+    ws.run_keys()
+        .iter()
+        .filter_map(|run| ws.run(*run))
+        .map(|run| usize::try_from(run.ready_tasks).unwrap_or(0))
+        .sum()
 }
 
 fn out_dispatch(row: &TiRow) -> OutDispatch {

@@ -248,6 +248,11 @@ pub enum Control {
     Revoked,
 }
 
+/// Where the attempts of a run's data tasks keep their files, in the object store.
+pub fn data_prefix(run: RunPk) -> String {
+    format!("data/run={run}")
+}
+
 /// The events shard of a run.
 pub fn shard_of(run: RunPk, shards: u16) -> u16 {
     // Fibonacci hashing: neighbouring keys spread over all shards.

@@ -1,6 +1,7 @@
 //! What follows a committed transaction. Losing any of it costs time only: reconcilers find it in the database.
 
 use crate::{SchedulerHandle, cancel};
+use gristmill_common::{ids::RunPk, message::data_prefix};
 use gristmill_store::Applied;
 use std::sync::Arc;
 
@@ -18,6 +19,9 @@ pub(crate) fn carry_out(handle: &Arc<SchedulerHandle>, applied: Applied) {
         metrics::counter!("gristmill_runs_ended_total").increment(applied.ended_runs.len() as u64);
         // Each made room in its DAG's max_active_runs.
         handle.wake_runs.notify_one();
+        for ended in applied.ended_runs.iter().filter(|ended| ended.has_data) {
+            tokio::spawn(forget_data(handle.clone(), ended.run));
+        }
     }
     if applied.stale > 0 {
         metrics::counter!("gristmill_stale_events_total").increment(applied.stale as u64);
@@ -25,5 +29,12 @@ pub(crate) fn carry_out(handle: &Arc<SchedulerHandle>, applied: Applied) {
     if !applied.to_cancel.is_empty() {
         let handle = handle.clone();
         tokio::spawn(async move { cancel::cancel(&handle, &applied.to_cancel).await });
+    }
+}
+
+/// Deletes the folders of a run's data task attempts. What a crash leaves goes with the run's other objects.
+async fn forget_data(handle: Arc<SchedulerHandle>, run: RunPk) {
+    if let Err(error) = handle.objects.delete_prefix(&data_prefix(run)).await {
+        tracing::warn!(%run, %error, "cannot delete the folders of its data tasks");
     }
 }

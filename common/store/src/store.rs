@@ -60,11 +60,19 @@ pub struct Applied {
     pub more_ready: bool,
     /// Dispatches of stopped runs: cancel them in presence, and tell their workers.
     pub to_cancel: Vec<OutDispatch>,
-    pub ended_runs: Vec<RunPk>,
+    pub ended_runs: Vec<EndedRun>,
     /// Commands that came too late and changed nothing.
     pub stale: usize,
     /// Commands, runs or instances that it worked on.
     pub touched: usize,
+}
+
+/// A run that a transaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedRun {
+    pub run: RunPk,
+    /// It has data tasks: their partitions' outputs in the object store are of no use any more.
+    pub has_data: bool,
 }
 
 /// A run that a trigger made, or found.

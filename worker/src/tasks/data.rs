@@ -143,9 +143,9 @@ fn request(execution: &Execution, task: &DataTask) -> Result<Value, String> {
         .render_value(&spec)
         .map_err(|error| format!("data: {error}"))?;
     let work_dir = format!(
-        "{}/data/run={}/task={}/{}-{}-f{}/",
+        "{}/{}/task={}/{}-{}-f{}/",
         execution.worker.objects.url().trim_end_matches('/'),
-        message.run.pk,
+        gristmill_common::message::data_prefix(message.run.pk),
         gristmill_objects::encode_segment(group),
         phase_name(task.phase),
         message.map_index,

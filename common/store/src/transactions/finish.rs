@@ -3,13 +3,14 @@
 use crate::{
     LimitKey, StoreError, StoreResult, Tx,
     records::{NewTi, OutDispatch, TiWrite},
-    store::{Applied, DispatchContext},
+    store::{Applied, DispatchContext, EndedRun},
 };
 use gristmill_common::{
     engine::{self, Command, ComposeError, WorkingSet, XcomPull},
-    ids::TiPk,
+    ids::{RunPk, TiPk},
     message::{Ending, Finished, MAX_XCOM_REFS, Sealed},
     row::{OutboxRow, RETURN_VALUE, TiRow, XcomValue},
+    spec::{TaskKind, TaskSpec},
     template::XComSource,
     transition::DispatchTerms,
 };
@@ -72,7 +73,11 @@ pub(super) async fn finish<T: Tx>(
             .filter_map(|ti| ws.ti(*ti))
             .map(out_dispatch)
             .collect(),
-        ended_runs: std::mem::take(&mut ws.ended_runs),
+        ended_runs: ws
+            .ended_runs
+            .iter()
+            .map(|run| ended_run(&ws, *run))
+            .collect(),
         stale: ws.stale,
         touched: 0,
     })
@@ -85,6 +90,16 @@ fn ready_tasks(ws: &WorkingSet) -> usize {
         .filter_map(|run| ws.run(*run))
         .map(|run| usize::try_from(run.ready_tasks).unwrap_or(0))
         .sum()
+}
+
+fn ended_run(ws: &WorkingSet, run: RunPk) -> EndedRun {
+    let is_data = |task: &TaskSpec| matches!(task.kind, TaskKind::Data(_));
+    EndedRun {
+        run,
+        has_data: ws
+            .plan_of(run)
+            .is_some_and(|plan| plan.spec.tasks.iter().any(is_data)),
+    }
 }
 
 fn out_dispatch(row: &TiRow) -> OutDispatch {

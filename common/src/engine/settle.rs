@@ -28,18 +28,28 @@ pub fn settle(ws: &mut WorkingSet) -> Missing {
             }
         }
     }
-    while let Some(ended) = ws.endings.pop_front() {
+    while let Some(ended) = ws.endings.front().copied() {
+        // A node that ended in here brings downstreams that may not be loaded. All that are missing by now are asked for
+        // at once, and only then: looking through every waiting ending for each one would cost their square.
+        if !is_loaded(ws, ended.run, ended.task_idx) {
+            return missing_nodes(ws);
+        }
+        ws.endings.pop_front();
         for node in downstream_nodes(ws, ended.run, ended.task_idx) {
             count(ws, node, ended.state);
-        }
-        // A node that has just ended brings downstreams that may not be loaded.
-        let missing = missing_nodes(ws);
-        if !missing.is_empty() {
-            return missing;
         }
     }
     end_runs(ws);
     Vec::new()
+}
+
+fn is_loaded(ws: &WorkingSet, run: RunPk, task_idx: TaskIdx) -> bool {
+    ws.plan_of(run).is_none_or(|plan| {
+        plan.graph
+            .downstream(task_idx)
+            .iter()
+            .all(|d| ws.has_node(run, *d))
+    })
 }
 
 fn missing_nodes(ws: &WorkingSet) -> Missing {

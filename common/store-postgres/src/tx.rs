@@ -268,7 +268,11 @@ impl Tx for PgTx {
         upkeep::apply_barrier(self, barrier, shard).await
     }
 
-    async fn delete_old(&mut self, ended_before: DateTime<Utc>, max: i64) -> StoreResult<u64> {
+    async fn delete_old(
+        &mut self,
+        ended_before: DateTime<Utc>,
+        max: i64,
+    ) -> StoreResult<Vec<gristmill_store::DeletedRun>> {
         retention::delete_old(self, ended_before, max).await
     }
 

@@ -194,7 +194,11 @@ impl Tx for SqliteTx {
         self.lease.session()?.apply_barrier(barrier, shard).await
     }
 
-    async fn delete_old(&mut self, ended_before: DateTime<Utc>, max: i64) -> StoreResult<u64> {
+    async fn delete_old(
+        &mut self,
+        ended_before: DateTime<Utc>,
+        max: i64,
+    ) -> StoreResult<Vec<gristmill_store::DeletedRun>> {
         self.lease.session()?.delete_old(ended_before, max).await
     }
 

@@ -92,6 +92,14 @@ pub struct NewRun {
     pub idempotency: Option<(String, String)>,
 }
 
+/// A run that was deleted with all that the database had of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeletedRun {
+    pub run: RunPk,
+    pub dag_id: String,
+    pub run_id: String,
+}
+
 /// A task instance to insert: a row without its key.
 #[derive(Debug, Clone)]
 pub struct NewTi(

@@ -3,7 +3,7 @@
 use crate::{
     Backend, Reads, StoreResult,
     plans::PlanCache,
-    records::{NewDagVersion, NewRun, OutDispatch, VersionRow},
+    records::{DeletedRun, NewDagVersion, NewRun, OutDispatch, VersionRow},
     transactions,
 };
 use async_trait::async_trait;
@@ -124,8 +124,13 @@ pub trait Store: Reads {
     /// to it. Answers whether it is lost.
     async fn judge_lost(&self, incarnation: &str) -> StoreResult<bool>;
 
-    /// Deletes runs that ended before, and other records whose time is over. Answers the number of runs.
-    async fn delete_old(&self, ended_before: DateTime<Utc>, max: i64) -> StoreResult<u64>;
+    /// Deletes runs that ended before, and other records whose time is over. Answers the runs: their logs and
+    /// other objects are to be deleted too.
+    async fn delete_old(
+        &self,
+        ended_before: DateTime<Utc>,
+        max: i64,
+    ) -> StoreResult<Vec<DeletedRun>>;
 
     async fn put_dead_letter(&self, source: &str, reason: &str, body: &[u8]) -> StoreResult<()>;
 }
@@ -177,7 +182,11 @@ impl<B: Backend> Store for B {
         retrying!(transactions::judge_lost(self, incarnation))
     }
 
-    async fn delete_old(&self, ended_before: DateTime<Utc>, max: i64) -> StoreResult<u64> {
+    async fn delete_old(
+        &self,
+        ended_before: DateTime<Utc>,
+        max: i64,
+    ) -> StoreResult<Vec<DeletedRun>> {
         retrying!(transactions::delete_old(self, ended_before, max))
     }
 

@@ -3,7 +3,10 @@
 
 use crate::{
     LimitKey, LimitRow, StoreResult,
-    records::{DagRow, NewDagVersion, NewRun, NewTi, TiWrite, UpstreamXcom, VersionRow, WorkerRow},
+    records::{
+        DagRow, DeletedRun, NewDagVersion, NewRun, NewTi, TiWrite, UpstreamXcom, VersionRow,
+        WorkerRow,
+    },
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -174,8 +177,12 @@ pub trait Tx: Send {
     async fn apply_barrier(&mut self, barrier: Uuid, shard: u16) -> StoreResult<()>;
 
     /// Deletes what is older than its time: ended runs with all that belongs to them, at most `max` runs; worker rows and
-    /// barriers older than a day; idempotency keys older than 24 h. Returns the number of runs deleted.
-    async fn delete_old(&mut self, ended_before: DateTime<Utc>, max: i64) -> StoreResult<u64>;
+    /// barriers older than a day; idempotency keys older than 24 h. Returns the runs deleted.
+    async fn delete_old(
+        &mut self,
+        ended_before: DateTime<Utc>,
+        max: i64,
+    ) -> StoreResult<Vec<DeletedRun>>;
 
     /// A message that nobody could read or apply, for the dead list.
     async fn put_dead_letter(&mut self, source: &str, reason: &str, body: &[u8])

@@ -1,6 +1,9 @@
 //! Deletes runs and records whose time is over.
 
 use crate::SchedulerHandle;
+use gristmill_common::message::data_prefix;
+use gristmill_objects::{ObjectStore, logs, xcom};
+use gristmill_store::DeletedRun;
 use std::{sync::Arc, time::Duration};
 
 const EVERY: Duration = Duration::from_secs(600);
@@ -22,13 +25,32 @@ pub(super) async fn run(handle: Arc<SchedulerHandle>) {
                 .delete_old(handle.store.now() - retention, PASS)
                 .await
             {
-                Ok(0) => break,
-                Ok(runs) => tracing::info!(runs, "deleted old runs"),
+                Ok(runs) if runs.is_empty() => break,
+                Ok(runs) => {
+                    tracing::info!(runs = runs.len(), "deleted old runs");
+                    for run in &runs {
+                        delete_objects(&handle.objects, run).await;
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot delete old runs now");
                     break;
                 }
             }
+        }
+    }
+}
+
+/// Deletes a run's logs, large XComs and data folders. A crash in the middle leaves some of them behind.
+async fn delete_objects(objects: &ObjectStore, run: &DeletedRun) {
+    let prefixes = [
+        logs::run_prefix(&run.dag_id, &run.run_id),
+        xcom::run_prefix(run.run.0),
+        data_prefix(run.run),
+    ];
+    for prefix in prefixes {
+        if let Err(error) = objects.delete_prefix(&prefix).await {
+            tracing::warn!(prefix, %error, "cannot delete the objects of an old run");
         }
     }
 }

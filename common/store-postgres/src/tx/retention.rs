@@ -3,24 +3,32 @@
 use super::{PgTx, runs::IDEMPOTENCY_HOURS};
 use crate::rows::get;
 use chrono::{DateTime, TimeDelta, Utc};
-use gristmill_store::StoreResult;
+use gristmill_common::ids::RunPk;
+use gristmill_store::{DeletedRun, StoreResult};
 use sqlx::query;
 
 pub(super) async fn delete_old(
     tx: &mut PgTx,
     ended_before: DateTime<Utc>,
     max: i64,
-) -> StoreResult<u64> {
+) -> StoreResult<Vec<DeletedRun>> {
     // SKIP LOCKED: a run that somebody works on (a clear) is left for the next time.
     const OLD_RUNS: &str = "
-        SELECT pk FROM dag_runs WHERE ended_at IS NOT NULL AND ended_at < $1
+        SELECT pk, dag_id, run_id FROM dag_runs WHERE ended_at IS NOT NULL AND ended_at < $1
         ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED";
     let rows = tx.all(query(OLD_RUNS).bind(ended_before).bind(max)).await?;
-    let runs: Vec<i64> = rows
+    let deleted = rows
         .iter()
-        .map(|row| get(row, "pk"))
-        .collect::<StoreResult<_>>()?;
-    if !runs.is_empty() {
+        .map(|row| {
+            Ok(DeletedRun {
+                run: RunPk(get(row, "pk")?),
+                dag_id: get(row, "dag_id")?,
+                run_id: get(row, "run_id")?,
+            })
+        })
+        .collect::<StoreResult<Vec<_>>>()?;
+    if !deleted.is_empty() {
+        let runs: Vec<i64> = deleted.iter().map(|deleted| deleted.run.0).collect();
         delete_runs(tx, &runs).await?;
     }
     let yesterday = tx.now - TimeDelta::days(1);
@@ -38,7 +46,7 @@ pub(super) async fn delete_old(
         .await?;
     tx.execute(query("DELETE FROM components WHERE heartbeat_at < $1").bind(yesterday))
         .await?;
-    Ok(runs.len() as u64)
+    Ok(deleted)
 }
 
 /// Deletes locked runs with all that belongs to them. Instances, attempts, XComs and idempotency keys go by cascade.

@@ -6,7 +6,8 @@ use crate::{
     session::{Session, args},
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use gristmill_store::StoreResult;
+use gristmill_common::ids::RunPk;
+use gristmill_store::{DeletedRun, StoreResult};
 
 /// How long rows of workers, barriers and components outlive their last change.
 const DAY: TimeDelta = TimeDelta::hours(24);
@@ -16,12 +17,12 @@ impl Session {
         &mut self,
         ended_before: DateTime<Utc>,
         max: i64,
-    ) -> StoreResult<u64> {
+    ) -> StoreResult<Vec<DeletedRun>> {
         // What belongs to a run goes with it: ON DELETE CASCADE.
         const RUNS: &str = "
             DELETE FROM dag_runs WHERE pk IN (
                 SELECT pk FROM dag_runs WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2)
-            RETURNING json_array(pk)";
+            RETURNING json_array(pk, dag_id, run_id)";
         // A worker that still holds a dispatch is needed to judge it.
         const WORKERS: &str = "
             DELETE FROM workers WHERE updated_at < ?1 AND incarnation NOT IN (
@@ -30,10 +31,9 @@ impl Session {
             UPDATE dag_runs SET idempotency_key = NULL, idempotency_hash = NULL
             WHERE idempotency_key IS NOT NULL AND queued_at < ?1";
         let day_ago = self.now - DAY;
-        let runs: Vec<(i64,)> = self.rows(RUNS, args![ended_before, max]).await?;
-        let runs: Vec<i64> = runs.into_iter().map(|(pk,)| pk).collect();
-        let deleted = runs.len() as u64;
-        self.delete_leavings(runs).await?;
+        let runs: Vec<(i64, String, String)> = self.rows(RUNS, args![ended_before, max]).await?;
+        self.delete_leavings(runs.iter().map(|(pk, ..)| *pk).collect())
+            .await?;
         self.execute(WORKERS, args![day_ago]).await?;
         self.execute("DELETE FROM barriers WHERE applied_at < ?1", args![day_ago])
             .await?;
@@ -43,7 +43,12 @@ impl Session {
         )
         .await?;
         self.execute(KEYS, args![self.now - IDEMPOTENCY]).await?;
-        Ok(deleted)
+        let deleted = runs.into_iter().map(|(pk, dag_id, run_id)| DeletedRun {
+            run: RunPk(pk),
+            dag_id,
+            run_id,
+        });
+        Ok(deleted.collect())
     }
 
     /// What names deleted runs without a foreign key: limits of tasks in runs (`<run>/<task>`) and unsent messages.

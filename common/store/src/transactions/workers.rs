@@ -1,6 +1,9 @@
 //! Leases granted over the broker, the judgement of lost workers, and what is deleted in time.
 
-use crate::{Backend, StoreResult, Tx, records::WorkerState};
+use crate::{
+    Backend, StoreResult, Tx,
+    records::{DeletedRun, WorkerState},
+};
 use chrono::{DateTime, Duration, Utc};
 use gristmill_common::message::RenewRequest;
 
@@ -39,7 +42,7 @@ pub(crate) async fn delete_old<B: Backend>(
     store: &B,
     ended_before: DateTime<Utc>,
     max: i64,
-) -> StoreResult<u64> {
+) -> StoreResult<Vec<DeletedRun>> {
     let mut tx = store.begin().await?;
     let deleted = tx.delete_old(ended_before, max).await?;
     tx.commit().await?;

@@ -1,0 +1,69 @@
+//! Many tasks side by side in one run.
+
+use super::{Bench, DEADLINE, dags};
+use crate::{
+    error::Result,
+    measure::{IdleRates, Meter},
+    report::{Figure, Results},
+};
+use std::time::Instant;
+
+/// A kind of task to fan out, and where its figures go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fanout {
+    dag_id: &'static str,
+    name: &'static str,
+    rate: Figure,
+    cpu: Figure,
+    statements: Figure,
+    commits: Figure,
+}
+
+pub(super) const SHELL: Fanout = Fanout {
+    dag_id: dags::FANOUT_SHELL,
+    name: "fan-out shell",
+    rate: Figure::ShellRate,
+    cpu: Figure::ShellCpu,
+    statements: Figure::ShellStatements,
+    commits: Figure::ShellCommits,
+};
+
+pub(super) const NOOP: Fanout = Fanout {
+    dag_id: dags::FANOUT_NOOP,
+    name: "fan-out noop",
+    rate: Figure::NoopRate,
+    cpu: Figure::NoopCpu,
+    statements: Figure::NoopStatements,
+    commits: Figure::NoopCommits,
+};
+
+impl Bench<'_> {
+    pub(super) async fn fanout(
+        &self,
+        kind: Fanout,
+        idle: &IdleRates,
+        results: &mut Results,
+    ) -> Result<()> {
+        let tasks = self.args.tasks as usize;
+        for _ in 0..self.args.repetitions {
+            let meter = Meter::start(self.deployment).await;
+            let clock = Instant::now();
+            let run = self
+                .deployment
+                .client
+                .run_to_end(kind.dag_id, DEADLINE)
+                .await?;
+            let wall = clock.elapsed().as_secs_f64();
+            let cost = meter.stop(idle).await;
+            self.check(kind.dag_id, &run, Some(tasks)).await?;
+            results.add(kind.rate, tasks as f64 / wall);
+            results.add(kind.cpu, cost.cpu_total() * 1000.0 / tasks as f64);
+            if let (Some(statements), Some(commits)) = (cost.statements, cost.commits) {
+                results.add(kind.statements, statements / tasks as f64);
+                results.add(kind.commits, commits / tasks as f64);
+            }
+            results.add_cost(kind.name, &cost, tasks);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! The REST calls that load needs.
+
+use crate::error::{LoadError, Result};
+use chrono::{DateTime, Utc};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+/// How long one request may hold; the API answers 202 after it and is asked again.
+const HOLD: &str = "60s";
+/// Task instances of one page; the API gives no more than it allows itself.
+const PAGE: usize = 100;
+
+/// A run as the API shows it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) dag_run_id: String,
+    pub(crate) state: String,
+    #[serde(default)]
+    pub(crate) task_counts: BTreeMap<String, usize>,
+}
+
+/// A task instance as the API shows it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct TaskInstance {
+    pub(crate) task_id: String,
+    start_date: Option<DateTime<Utc>>,
+    end_date: Option<DateTime<Utc>>,
+    dag_run_id: String,
+}
+
+impl TaskInstance {
+    /// When its process had been started, by the worker's clock.
+    pub(crate) fn started(&self) -> Result<DateTime<Utc>> {
+        self.start_date.ok_or_else(|| self.without("start_date"))
+    }
+
+    /// When its process tree was empty and its log kept, by the worker's clock.
+    pub(crate) fn ended(&self) -> Result<DateTime<Utc>> {
+        self.end_date.ok_or_else(|| self.without("end_date"))
+    }
+
+    fn without(&self, date: &'static str) -> LoadError {
+        LoadError::NoDate {
+            run_id: self.dag_run_id.clone(),
+            task_id: self.task_id.clone(),
+            date,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct TaskInstancePage {
+    task_instances: Vec<TaskInstance>,
+    total_entries: usize,
+}
+
+#[derive(Deserialize)]
+struct AccessToken {
+    access_token: String,
+}
+
+/// A run that was asked for.
+#[derive(Debug)]
+pub(crate) struct Triggered {
+    pub(crate) run_id: String,
+    /// This machine's clock as the request was sent.
+    pub(crate) sent_at: DateTime<Utc>,
+    /// From sending the request to having its answer.
+    pub(crate) answered_in: Duration,
+}
+
+/// A signed-in user of one API server.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl Client {
+    /// Signs in at the API server at `base` (`http://host:port`).
+    pub(crate) async fn sign_in(base: &str, username: &str, password: &str) -> Result<Self> {
+        let mut client = Self {
+            http: reqwest::Client::builder().no_proxy().build()?,
+            base: base.to_owned(),
+            token: String::new(),
+        };
+        let body = json!({"username": username, "password": password});
+        let request = client.request(Method::POST, "/auth/token").json(&body);
+        let answer: AccessToken = body_of("POST", "/auth/token", request).await?.1;
+        client.token = answer.access_token;
+        Ok(client)
+    }
+
+    /// Makes or renews a DAG from the text of its file.
+    pub(crate) async fn deploy(&self, dag_id: &str, yaml: String) -> Result<()> {
+        let path = format!("/api/v2/dags/deploy?file_name={dag_id}.yaml");
+        let request = self
+            .request(Method::POST, &path)
+            .header(reqwest::header::CONTENT_TYPE, "application/yaml")
+            .body(yaml);
+        body_of::<Value>("POST", &path, request).await.map(drop)
+    }
+
+    /// Makes a pool.
+    pub(crate) async fn add_pool(&self, name: &str, slots: usize) -> Result<()> {
+        let path = "/api/v2/pools";
+        let body = json!({"name": name, "slots": slots, "description": "load test", "include_deferred": false});
+        let request = self.request(Method::POST, path).json(&body);
+        body_of::<Value>("POST", path, request).await.map(drop)
+    }
+
+    /// Names of the workers that are there.
+    pub(crate) async fn workers(&self) -> Result<usize> {
+        let path = "/api/v2/workers";
+        let (_, answer): (_, Value) = body_of("GET", path, self.request(Method::GET, path)).await?;
+        Ok(answer["workers"].as_array().map_or(0, Vec::len))
+    }
+
+    /// Asks for a run and does not wait for it.
+    pub(crate) async fn trigger(&self, dag_id: &str) -> Result<Triggered> {
+        let path = format!("/api/v2/dags/{dag_id}/dagRuns");
+        let request = self.request(Method::POST, &path).json(&json!({}));
+        let (sent_at, clock) = (Utc::now(), Instant::now());
+        let (_, run): (_, Run) = body_of("POST", &path, request).await?;
+        Ok(Triggered {
+            run_id: run.dag_run_id,
+            sent_at,
+            answered_in: clock.elapsed(),
+        })
+    }
+
+    /// Asks for a run and waits until it has ended, in one request while that lasts.
+    pub(crate) async fn run_to_end(&self, dag_id: &str, deadline: Duration) -> Result<Run> {
+        let path = format!("/api/v2/dags/{dag_id}/dagRuns?wait={HOLD}");
+        let request = self.request(Method::POST, &path).json(&json!({}));
+        match body_of("POST", &path, request).await? {
+            (StatusCode::ACCEPTED, run) => {
+                let run: Run = run;
+                self.wait(dag_id, &run.dag_run_id, deadline).await
+            }
+            (_, run) => Ok(run),
+        }
+    }
+
+    /// Waits until a run has ended.
+    pub(crate) async fn wait(&self, dag_id: &str, run_id: &str, deadline: Duration) -> Result<Run> {
+        let path = format!("/api/v2/dags/{dag_id}/dagRuns/{run_id}/wait?timeout={HOLD}");
+        let start = Instant::now();
+        while start.elapsed() < deadline {
+            let request = self.request(Method::GET, &path);
+            if let (StatusCode::OK, run) = body_of("GET", &path, request).await? {
+                return Ok(run);
+            }
+        }
+        Err(LoadError::NotEnded {
+            dag_id: dag_id.to_owned(),
+            run_id: run_id.to_owned(),
+            waited: start.elapsed(),
+        })
+    }
+
+    /// All task instances of a run.
+    pub(crate) async fn task_instances(
+        &self,
+        dag_id: &str,
+        run_id: &str,
+    ) -> Result<Vec<TaskInstance>> {
+        let mut found = Vec::new();
+        loop {
+            let offset = found.len();
+            let path = format!(
+                "/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit={PAGE}&offset={offset}"
+            );
+            let (_, page): (_, TaskInstancePage) =
+                body_of("GET", &path, self.request(Method::GET, &path)).await?;
+            let total = page.total_entries;
+            found.extend(page.task_instances);
+            if found.len() >= total || found.len() == offset {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// The value of a counter in the API server's Prometheus text, if it is there.
+    pub(crate) async fn counter(&self, name: &str) -> Option<f64> {
+        let text = self
+            .request(Method::GET, "/metrics")
+            .send()
+            .await
+            .ok()?
+            .text()
+            .await
+            .ok()?;
+        text.lines().find_map(|line| {
+            let (key, value) = line.rsplit_once(' ')?;
+            (key == name).then(|| value.parse().ok())?
+        })
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http
+            .request(method, format!("{}{path}", self.base))
+            .bearer_auth(&self.token)
+    }
+}
+
+/// The status and body of an answer that is a success.
+async fn body_of<T: DeserializeOwned>(
+    method: &'static str,
+    path: &str,
+    request: RequestBuilder,
+) -> Result<(StatusCode, T)> {
+    let answer = request.send().await?;
+    let status = answer.status();
+    if status.is_success() {
+        return Ok((status, answer.json().await?));
+    }
+    Err(LoadError::Refused {
+        method,
+        path: path.to_owned(),
+        status: status.as_u16(),
+        body: answer.text().await?,
+    })
+}

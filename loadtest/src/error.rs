@@ -1,0 +1,49 @@
+//! What can go wrong while measuring. A slow figure is none of it.
+
+use gristmill_testkit::TestkitError;
+use std::time::Duration;
+
+pub(crate) type Result<T, E = LoadError> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error(transparent)]
+    Testkit(#[from] TestkitError),
+    #[error("the API server does not answer: {0}")]
+    Http(#[from] reqwest::Error),
+    #[error("{method} {path} was answered with {status}: {body}")]
+    Refused {
+        method: &'static str,
+        path: String,
+        status: u16,
+        body: String,
+    },
+    #[error(
+        "run {run_id} of {dag_id} ended as {state} with task instances {counts}; expected {expected} in success"
+    )]
+    WrongEnd {
+        dag_id: String,
+        run_id: String,
+        state: String,
+        counts: String,
+        expected: usize,
+    },
+    #[error("run {run_id} of {dag_id} did not end within {waited:?}")]
+    NotEnded {
+        dag_id: String,
+        run_id: String,
+        waited: Duration,
+    },
+    #[error("task {task_id} of run {run_id} has no {date}")]
+    NoDate {
+        run_id: String,
+        task_id: String,
+        date: &'static str,
+    },
+    #[error("`gristmill migrate` failed:\n{0}")]
+    Migrate(String),
+    #[error("cannot run `sh -c true`, which hops are compared with: {0}")]
+    Shell(std::io::Error),
+    #[error("cannot write the report: {0}")]
+    Report(#[from] serde_json::Error),
+}

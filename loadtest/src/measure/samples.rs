@@ -1,0 +1,46 @@
+//! Samples of one figure.
+
+use serde::Serialize;
+
+/// The values that repetitions gave for one figure.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Samples {
+    values: Vec<f64>,
+}
+
+impl Samples {
+    pub(crate) fn add(&mut self, value: f64) {
+        self.values.push(value);
+    }
+
+    /// The value to report. No values, no median.
+    pub(crate) fn median(&self) -> Option<f64> {
+        percentile(&self.values, 50.0)
+    }
+
+    pub(crate) fn values(&self) -> &[f64] {
+        &self.values
+    }
+}
+
+/// The nearest-rank percentile (0 < `percent` <= 100) of values in any order.
+pub(crate) fn percentile(values: &[f64], percent: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percentile;
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let values = [5.0, 1.0, 4.0, 2.0, 3.0];
+        assert_eq!(percentile(&values, 50.0), Some(3.0));
+        assert_eq!(percentile(&values, 99.0), Some(5.0));
+        assert_eq!(percentile(&values, 1.0), Some(1.0));
+        assert_eq!(percentile(&[], 50.0), None);
+    }
+}

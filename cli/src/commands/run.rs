@@ -1,0 +1,258 @@
+//! `gristmill run`: starts a run, and may wait for it.
+
+use std::time::Duration;
+
+use clap::Args;
+use gristmill_common::params::type_param;
+use gristmill_common::span::Span;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::Context;
+use super::console::Console;
+use super::exit::{CommandError, Outcome};
+use super::follow::{self, Options, follow};
+use super::output::Output;
+use super::report::report;
+use crate::client::{self, Client, ClientError, NewRun};
+
+/// How often a trigger whose answer got lost is repeated; its idempotency key makes that safe.
+const TRIGGER_TRIES: usize = 5;
+
+/// Starts a run. Without --wait it ends as soon as the run is accepted, which no crash can undo.
+///
+/// With --wait the exit code says how the run ended: 0 success, 1 failed, 3 cancelled, 4 not within --timeout;
+/// also 2 wrong usage, 5 not authorised, 6 API not reachable, 7 rejected (unknown or paused DAG, bad parameters), 130
+/// left with Ctrl-C. A restart of the API in the meantime is waited for.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gristmill run hello
+  gristmill run daily_sales -p country=kr --wait --logs --timeout 30m
+  gristmill run nightly --conf '{\"full\": true}' --run-id nightly-$BUILD --wait --cancel-on-interrupt
+  gristmill run hello -o json | jq -r .dag_run_id")]
+pub(crate) struct Run {
+    /// The DAG
+    dag_id: String,
+
+    /// A parameter; its text is typed by the DAG's schema of it
+    #[arg(short, long = "param", value_name = "KEY=VALUE", value_parser = parse_param)]
+    params: Vec<(String, String)>,
+
+    /// Parameters and configuration as a JSON object; -p adds to it
+    #[arg(long, value_name = "JSON", value_parser = parse_conf)]
+    conf: Option<Object>,
+
+    /// Name of the run; if there is one of this name, the command is rejected
+    #[arg(long, value_name = "ID")]
+    run_id: Option<String>,
+
+    /// The same key again gives the same run again instead of another one
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+
+    /// Wait for the run's end
+    #[arg(long)]
+    wait: bool,
+
+    /// Show the tasks' logs as they come; waits
+    #[arg(long)]
+    logs: bool,
+
+    /// Wait no longer than this (30s, 5m, 1h30m); waits
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    timeout: Option<Duration>,
+
+    /// Ctrl-C (or SIGTERM) cancels the run; waits
+    #[arg(long)]
+    cancel_on_interrupt: bool,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+/// A JSON object.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Object(Map<String, Value>);
+
+impl Run {
+    pub(super) async fn run(self, context: &Context<'_>) -> Result<Outcome, CommandError> {
+        let client = context.client().await?;
+        let waits = self.wait || self.logs || self.timeout.is_some() || self.cancel_on_interrupt;
+        // Before the run is started: an interrupt from then on must not leave it unattended.
+        let interrupts = waits.then(follow::interrupts).transpose()?;
+        let options = Options {
+            logs: self.logs,
+            logs_to_stderr: self.output.is_json(),
+            timeout: self.timeout,
+            cancel_on_interrupt: self.cancel_on_interrupt,
+            known: true,
+            ..Options::default()
+        };
+        let new = self.new_run(&client).await?;
+        let key = self.idempotency_key.clone();
+        let key = key.unwrap_or_else(|| Uuid::new_v4().to_string());
+        let run = trigger(&client, &self.dag_id, &new, &key, options.pause).await?;
+        let started = client::Run::of(&run)?;
+        let Some(interrupts) = interrupts else {
+            if self.output.is_json() {
+                context.console.json(&run)?;
+            } else {
+                context.console.line(&started.name().to_string())?;
+                context.console.note(&format!(
+                    "watch it with: gristmill runs wait {} --logs",
+                    started.name()
+                ));
+            }
+            return Ok(Outcome::Done);
+        };
+        context.console.note(&format!("started {}", started.name()));
+        let name = started.name();
+        let followed = follow(&client, context.console, &name, &options, interrupts).await?;
+        conclude(&client, context.console, followed, self.output, self.logs).await
+    }
+
+    /// What to start: refuses a paused DAG, whose run would wait for nobody knows how long.
+    async fn new_run(&self, client: &Client) -> Result<NewRun, CommandError> {
+        let details = client
+            .get(&["dags", &self.dag_id, "details"])
+            .send()
+            .await?;
+        if details["is_paused"] == true {
+            return Err(CommandError::Rejected(format!(
+                "DAG {0:?} is paused: a run would wait until it is unpaused; do that with: gristmill dags unpause {0}",
+                self.dag_id
+            )));
+        }
+        let mut conf = self.conf.clone().map_or_else(Map::new, |conf| conf.0);
+        for (name, text) in &self.params {
+            conf.insert(name.clone(), typed(&details["params"][name], text));
+        }
+        Ok(NewRun {
+            dag_run_id: self.run_id.clone(),
+            conf,
+        })
+    }
+}
+
+/// A parameter's text as its schema wants it: `{"schema": …, "value": …}`, as the API describes parameters.
+fn typed(param: &Value, text: &str) -> Value {
+    type_param(&param["schema"], text)
+}
+
+/// Starts the run; asks again when the answer got lost, since the run may have been started.
+async fn trigger(
+    client: &Client,
+    dag_id: &str,
+    run: &NewRun,
+    key: &str,
+    pause: Duration,
+) -> Result<Value, ClientError> {
+    let mut tries = 1;
+    loop {
+        match client.trigger(dag_id, run, key).await {
+            Err(
+                ClientError::Unreachable {
+                    maybe_sent: true, ..
+                }
+                | ClientError::Server { .. },
+            ) if tries < TRIGGER_TRIES => {
+                tries += 1;
+                tokio::time::sleep(pause).await;
+            }
+            Err(ClientError::Unreachable { .. }) if (2..TRIGGER_TRIES).contains(&tries) => {
+                tries += 1;
+                tokio::time::sleep(pause).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Reports the end of a followed run; with `-o json` prints the run.
+pub(super) async fn conclude(
+    client: &Client,
+    console: &Console,
+    followed: follow::Followed,
+    output: Output,
+    logs_shown: bool,
+) -> Result<Outcome, CommandError> {
+    let outcome = followed.outcome;
+    if output.is_json() {
+        console.json(&followed.run)?;
+    }
+    if matches!(
+        outcome,
+        Outcome::Done | Outcome::RunFailed | Outcome::Cancelled
+    ) {
+        let run = client::Run::of(&followed.run)?;
+        if let Err(error) = report(client, console, &run, outcome, logs_shown).await {
+            // How the run ended is known; the exit code says that.
+            console.note(&format!("no more is known about it: {error}"));
+        }
+    }
+    Ok(outcome)
+}
+
+fn parse_param(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+fn parse_conf(text: &str) -> Result<Object, String> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(conf)) => Ok(Object(conf)),
+        Ok(other) => Err(format!(
+            "has to be a JSON object, such as {{\"key\": 1}}; this is {other}"
+        )),
+        Err(error) => Err(format!("is not JSON: {error}")),
+    }
+}
+
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
+    let span: Span = text.parse().map_err(|error| format!("{error}"))?;
+    Ok(span.duration())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[rstest]
+    #[case("a=1", Some(("a", "1")))]
+    #[case("a=b=c", Some(("a", "b=c")))]
+    #[case("a=", Some(("a", "")))]
+    #[case("=1", None)]
+    #[case("a", None)]
+    fn params_are_split(#[case] text: &str, #[case] expected: Option<(&str, &str)>) {
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(parse_param(text).ok(), expected);
+    }
+
+    #[rstest]
+    #[case(json!({"schema": {"type": "integer"}, "value": 1}), "5", json!(5))]
+    #[case(json!({"schema": {"type": "string"}}), "5", json!("5"))]
+    #[case(Value::Null, "[1]", json!([1]))]
+    fn params_are_typed(#[case] param: Value, #[case] text: &str, #[case] expected: Value) {
+        assert_eq!(typed(&param, text), expected);
+    }
+
+    #[rstest]
+    #[case("30m", Some(1800))]
+    #[case("1h30m", Some(5400))]
+    #[case("90", Some(90))]
+    #[case("soon", None)]
+    fn times_are_read(#[case] text: &str, #[case] seconds: Option<u64>) {
+        assert_eq!(parse_time(text).ok(), seconds.map(Duration::from_secs));
+    }
+
+    #[test]
+    fn conf_is_an_object() {
+        assert!(parse_conf("{\"a\": 1}").is_ok());
+        assert!(parse_conf("[1]").unwrap_err().contains("[1]"));
+        assert!(parse_conf("{").unwrap_err().contains("not JSON"));
+    }
+}

@@ -1,0 +1,18 @@
+//! Integration tests: every role is a process of the shipped binary, and the servers are real.
+//!
+//! One binary for all of them, because it links once. `gristmill-testkit servers -- cargo test -p gristmill --test it`
+//! starts the shared servers once for many runs; a test that kills a server starts its own.
+
+mod support;
+
+mod absent;
+mod data;
+mod drain;
+mod faults;
+mod flows;
+mod kills;
+mod many;
+mod poison;
+mod queues;
+mod standalone;
+mod values;

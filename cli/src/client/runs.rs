@@ -52,7 +52,7 @@ pub(crate) struct Run {
     pub(crate) reason: Option<String>,
     /// Task instances by state; not in listings.
     #[serde(default)]
-    pub(crate) task_counts: BTreeMap<String, u64>,
+    pub(crate) task_states: BTreeMap<String, u64>,
 }
 
 impl Run {

@@ -55,7 +55,7 @@ pub(crate) fn label(task_id: &str, map_index: i32) -> String {
     }
 }
 
-/// Which attempt's log, and from where on.
+/// Which attempt's log, and which part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogQuery {
     pub(crate) run: RunName,
@@ -64,6 +64,10 @@ pub(crate) struct LogQuery {
     pub(crate) try_number: u32,
     /// What the page before gave to go on with.
     pub(crate) token: Option<String>,
+    /// Without a token: only so many of the last lines that there are.
+    pub(crate) tail: Option<usize>,
+    /// Seconds that the API may wait for a line, if there is none.
+    pub(crate) wait_s: u64,
 }
 
 /// A piece of a log.
@@ -83,6 +87,21 @@ pub(crate) struct LogLine {
     /// Everything else, for `-o json`.
     #[serde(flatten)]
     pub(crate) more: Map<String, Value>,
+}
+
+impl LogQuery {
+    /// The log from its beginning.
+    pub(crate) fn of(run: &RunName, task_id: &str, map_index: i32, try_number: u32) -> Self {
+        Self {
+            run: run.clone(),
+            task_id: task_id.to_owned(),
+            map_index,
+            try_number,
+            token: None,
+            tail: None,
+            wait_s: 0,
+        }
+    }
 }
 
 impl Client {
@@ -110,9 +129,14 @@ impl Client {
             "logs",
             &try_number,
         ];
-        let mut request = self.get(&path).query("map_index", query.map_index);
+        let mut request = self
+            .get(&path)
+            .query("map_index", query.map_index)
+            .query("wait", query.wait_s);
         if let Some(token) = &query.token {
             request = request.query("token", token);
+        } else if let Some(lines) = query.tail {
+            request = request.query("tail", lines);
         }
         request.fetch().await
     }

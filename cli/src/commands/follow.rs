@@ -207,7 +207,7 @@ impl<'a> Follower<'a> {
         let first = self.last.is_null();
         let run = Run::of(&answer)?;
         self.last = answer;
-        self.progress.update(&run.task_counts);
+        self.progress.update(&run.task_states);
         let incomplete = self.pull_logs().await?;
         if !run.is_finished() {
             // An API that does not hold the question must not be asked without pause.

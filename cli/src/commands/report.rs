@@ -27,8 +27,8 @@ pub(super) async fn report(
         _ => "failed",
     };
     let mut text = format!("{} {ending} after {}", run.name(), length(run.seconds()));
-    if !run.task_counts.is_empty() {
-        text.push_str(&format!(": {}", list(&run.task_counts)));
+    if !run.task_states.is_empty() {
+        text.push_str(&format!(": {}", list(&run.task_states)));
     }
     if let Some(reason) = run.reason.as_deref().filter(|_| outcome != Outcome::Done) {
         text.push_str(&format!(" ({reason})"));
@@ -54,13 +54,8 @@ async fn failures(
         let reason = instance.reason.as_deref().unwrap_or("no reason is known");
         console.note(&format!("\n{} failed: {reason}", instance.label()));
         if !logs_shown && instance.try_number > 0 {
-            let query = LogQuery {
-                run: name.clone(),
-                task_id: instance.task_id.clone(),
-                map_index: instance.map_index,
-                try_number: instance.try_number,
-                token: None,
-            };
+            let (task_id, try_number) = (&instance.task_id, instance.try_number);
+            let query = LogQuery::of(&name, task_id, instance.map_index, try_number);
             for line in last_lines(client, query, LAST_LINES).await? {
                 console.note(&format!("    {}", line.event));
             }

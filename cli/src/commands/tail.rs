@@ -1,6 +1,6 @@
 //! Logs as they come: of one attempt, or of all attempts of a run, each line with its task's name before it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -11,6 +11,8 @@ use crate::client::{Client, ClientError, Instance, LogLine, LogQuery, RunName};
 
 /// Logs that are asked for at a time.
 const AT_ONCE: usize = 8;
+/// Pages read of one log before the others get their turn: a task may print faster than it is read.
+const PAGES: usize = 16;
 
 /// One attempt's log, read up to some place.
 #[derive(Debug)]
@@ -18,15 +20,6 @@ pub(super) struct Tail {
     query: LogQuery,
     /// Nothing will follow.
     pub(super) ended: bool,
-}
-
-/// What a page had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pulled {
-    Lines,
-    Nothing,
-    /// The API knows no such log (yet).
-    Missing,
 }
 
 impl Tail {
@@ -42,48 +35,30 @@ impl Tail {
         self.ended || self.query.token.is_some()
     }
 
-    /// Reads what is there now and gives each line to `show`; returns whether there was such a log.
+    /// Reads what is there now, at most so many pages of it, and gives each line to `show`.
     ///
     /// May be dropped in the middle: what was shown is not shown again.
     pub(super) async fn pull(
         &mut self,
         client: &Client,
+        pages: usize,
         mut show: impl FnMut(&LogLine) -> io::Result<()>,
-    ) -> Result<bool, CommandError> {
-        let mut known = true;
-        while !self.ended {
-            match self.page(client, &mut show).await? {
-                Pulled::Lines => {}
-                Pulled::Nothing => break,
-                Pulled::Missing => {
-                    known = false;
-                    break;
-                }
+    ) -> Result<(), CommandError> {
+        for _ in 0..pages {
+            if self.ended {
+                break;
+            }
+            let page = client.log(&self.query).await?;
+            for line in &page.content {
+                show(line)?;
+            }
+            self.ended = page.continuation_token.is_none();
+            self.query.token = page.continuation_token;
+            if page.content.is_empty() {
+                break;
             }
         }
-        Ok(known)
-    }
-
-    async fn page(
-        &mut self,
-        client: &Client,
-        show: &mut impl FnMut(&LogLine) -> io::Result<()>,
-    ) -> Result<Pulled, CommandError> {
-        let page = match client.log(&self.query).await {
-            Ok(page) => page,
-            Err(error) if error.is_not_found() => return Ok(Pulled::Missing),
-            Err(error) => return Err(error.into()),
-        };
-        for line in &page.content {
-            show(line)?;
-        }
-        self.ended = page.continuation_token.is_none();
-        self.query.token = page.continuation_token;
-        Ok(if page.content.is_empty() {
-            Pulled::Nothing
-        } else {
-            Pulled::Lines
-        })
+        Ok(())
     }
 }
 
@@ -129,13 +104,8 @@ impl<'a> Tails<'a> {
             for try_number in 1..=tries {
                 let key = (instance.task_id.clone(), instance.map_index, try_number);
                 self.attempts.entry(key).or_insert_with(|| {
-                    Tail::new(LogQuery {
-                        run: self.run.clone(),
-                        task_id: instance.task_id.clone(),
-                        map_index: instance.map_index,
-                        try_number,
-                        token: None,
-                    })
+                    let (task_id, map_index) = (&instance.task_id, instance.map_index);
+                    Tail::new(LogQuery::of(&self.run, task_id, map_index, try_number))
                 });
             }
         }
@@ -155,7 +125,14 @@ impl<'a> Tails<'a> {
                 }
                 console.line(&text)
             };
-            tail.pull(client, show).await
+            match tail.pull(client, PAGES, show).await {
+                // It began, and has no log: there will be none.
+                Err(CommandError::Client(error)) if error.is_not_found() => {
+                    tail.ended = true;
+                    Ok(())
+                }
+                other => other,
+            }
         });
         stream::iter(pulls)
             .buffer_unordered(AT_ONCE)
@@ -168,22 +145,19 @@ impl<'a> Tails<'a> {
 /// The last lines of an attempt's log.
 pub(super) async fn last_lines(
     client: &Client,
-    query: LogQuery,
+    mut query: LogQuery,
     count: usize,
 ) -> Result<Vec<LogLine>, CommandError> {
-    let mut last = std::collections::VecDeque::with_capacity(count);
-    let mut tail = Tail::new(query);
+    let mut last = VecDeque::with_capacity(count.min(1000));
+    query.tail = Some(count);
     let show = |line: &LogLine| {
-        if last.len() == count {
+        last.push_back(line.clone());
+        if last.len() > count {
             last.pop_front();
         }
-        last.push_back(line.clone());
         Ok(())
     };
-    let known = tail.pull(client, show).await?;
-    if !known && last.is_empty() {
-        return Ok(Vec::new());
-    }
+    Tail::new(query).pull(client, PAGES, show).await?;
     Ok(last.into())
 }
 

@@ -1,5 +1,7 @@
 //! `gristmill tasks`.
 
+use std::cell::Cell;
+use std::io;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -14,7 +16,9 @@ use super::tail::{Tail, is_transient, last_lines};
 use crate::client::{Client, Instance, LogLine, LogQuery, RunName};
 
 /// Between two looks at a log that is followed.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(200);
+/// Seconds that one look may wait for a line.
+const WAIT_S: u64 = 10;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Tasks {
@@ -158,44 +162,31 @@ impl Tabular for Instance {
 
 impl Logs {
     async fn run(self, client: &Client, context: &Context<'_>) -> Result<(), CommandError> {
-        let show = |line: &LogLine| context.console.line(&self.text(line));
-        let query = LogQuery {
-            run: RunName {
-                dag_id: self.name.dag_id.clone(),
-                run_id: self.name.run_id.clone(),
-            },
-            task_id: self.name.task_id.clone(),
-            map_index: self.name.map_index,
-            try_number: self.try_number,
-            token: None,
+        let lines = Cell::new(0_u64);
+        let show = |line: &LogLine| {
+            lines.set(lines.get() + 1);
+            context.console.line(&self.text(line))
         };
+        let run = RunName {
+            dag_id: self.name.dag_id.clone(),
+            run_id: self.name.run_id.clone(),
+        };
+        let (task_id, map_index) = (&self.name.task_id, self.name.map_index);
+        let mut query = LogQuery::of(&run, task_id, map_index, self.try_number);
         if let Some(count) = self.tail {
             for line in last_lines(client, query, count).await? {
                 show(&line)?;
             }
-            return Ok(());
+        } else if !self.follow {
+            Tail::new(query).pull(client, usize::MAX, show).await?;
+        } else {
+            query.wait_s = WAIT_S;
+            follow(client, Tail::new(query), show).await?;
         }
-        let mut tail = Tail::new(query);
-        loop {
-            match tail.pull(client, show).await {
-                Ok(known) if known || tail.begun() => {}
-                Ok(_) if self.follow => {}
-                Ok(_) => {
-                    return Err(CommandError::Rejected(format!(
-                        "there is no log of task {:?} in run {} {}: it has not started, or there is no such attempt, \
-                         task or run; see: gristmill tasks list {1} {2}",
-                        self.name.task_id, self.name.dag_id, self.name.run_id
-                    )));
-                }
-                // A restart of the API in the middle.
-                Err(error) if tail.begun() && self.follow && is_transient(&error) => {}
-                Err(error) => return Err(error),
-            }
-            if tail.ended || !self.follow {
-                return Ok(());
-            }
-            tokio::time::sleep(PAUSE).await;
+        if lines.get() == 0 {
+            context.console.note("the log is empty so far");
         }
+        Ok(())
     }
 
     fn text(&self, line: &LogLine) -> String {
@@ -214,6 +205,24 @@ impl Logs {
             None => line.event.clone(),
         }
     }
+}
+
+/// Reads until the attempt has ended, across restarts of the API.
+async fn follow(
+    client: &Client,
+    mut tail: Tail,
+    show: impl Fn(&LogLine) -> io::Result<()>,
+) -> Result<(), CommandError> {
+    while !tail.ended {
+        match tail.pull(client, usize::MAX, &show).await {
+            Err(error) if !(tail.begun() && is_transient(&error)) => return Err(error),
+            _ => {}
+        }
+        if !tail.ended {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Ok(())
 }
 
 impl Explain {

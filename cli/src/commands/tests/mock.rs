@@ -48,7 +48,7 @@ pub(super) fn run(state: &str) -> Value {
     json!({
         "dag_id": "sales", "dag_run_id": "r1", "state": state, "run_type": "manual", "cancelled": false, "reason": null,
         "start_date": "2026-01-02T03:04:05Z", "end_date": ended.then_some("2026-01-02T03:04:17Z"), "duration": null,
-        "run_after": "2026-01-02T03:04:05Z", "task_counts": {state: 2},
+        "run_after": "2026-01-02T03:04:05Z", "task_states": {state: 2},
     })
 }
 

@@ -1,0 +1,391 @@
+//! Why a task instance is not running: which limit, dependency, queue or missing worker it waits for.
+//!
+//! [`reasons`] is pure: everything it says comes from the [`Facts`] it is given.
+
+use chrono::{DateTime, Utc};
+use gristmill_common::{
+    limit::LimitRow,
+    row::{RunRow, TiRow},
+    spec::TaskSpec,
+    state::{RunState, TaskState},
+};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// An upstream task, and how many of its instances are in each state.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Upstream {
+    pub(crate) task_id: String,
+    pub(crate) states: BTreeMap<TaskState, usize>,
+}
+
+impl Upstream {
+    fn has_ended(&self) -> bool {
+        !self.states.is_empty() && self.states.keys().all(|state| state.is_finished())
+    }
+}
+
+/// The workers of the instance's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct QueueWorkers {
+    pub(crate) consumers: u64,
+    pub(crate) slots: u64,
+    pub(crate) free: u64,
+}
+
+/// What is known about one instance and all that it may wait for.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) now: DateTime<Utc>,
+    pub(crate) dag_paused: bool,
+    pub(crate) run: RunRow,
+    pub(crate) task: TaskSpec,
+    /// Absent before the run has started.
+    pub(crate) ti: Option<TiRow>,
+    pub(crate) upstreams: Vec<Upstream>,
+    /// `max_active_runs` of the DAG.
+    pub(crate) runs_limit: Option<LimitRow>,
+    pub(crate) pool: Option<LimitRow>,
+    pub(crate) task_limit: Option<LimitRow>,
+    pub(crate) task_in_run_limit: Option<LimitRow>,
+    pub(crate) queue: Option<LimitRow>,
+    /// Or why presence does not tell.
+    pub(crate) workers: Result<QueueWorkers, String>,
+    /// Messages ready in the instance's queue, or why the broker does not tell.
+    pub(crate) broker_ready: Result<u64, String>,
+    /// The worker that has claimed the dispatch.
+    pub(crate) holder: Option<String>,
+    /// When a scheduler was last heard of.
+    pub(crate) scheduler_heard: Option<DateTime<Utc>>,
+}
+
+/// A scheduler that was silent for this long is probably dead.
+const SCHEDULER_SILENCE: chrono::TimeDelta = chrono::TimeDelta::seconds(30);
+
+/// Every reason that holds, the most important first. Never empty.
+pub(crate) fn reasons(facts: &Facts) -> Vec<Value> {
+    let mut found = Found(Vec::new());
+    let ended = facts.ti.as_ref().is_some_and(|ti| ti.state.is_finished());
+    if let (Some(why), false) = (&facts.run.stop_reason, ended) {
+        found.add(
+            "run_stopping",
+            format!("the run is being stopped: {why}"),
+            json!({}),
+        );
+    }
+    match (&facts.ti, facts.run.state) {
+        (None, _) | (_, RunState::Queued) => run_not_started(facts, &mut found),
+        (Some(ti), _) => match ti.state {
+            TaskState::None => upstreams(facts, &mut found),
+            TaskState::Scheduled => limits(facts, ti, &mut found),
+            TaskState::Queued => queued(facts, ti, &mut found),
+            TaskState::Running => running(ti, &mut found),
+            TaskState::UpForRetry => retry(facts, ti, &mut found),
+            state if state.is_finished() => {
+                let why = ti
+                    .reason
+                    .as_ref()
+                    .map_or_else(String::new, |why| format!(": {why}"));
+                found.add(
+                    "ended",
+                    format!("it has ended: {state}{why}"),
+                    json!({ "at": ti.ended_at }),
+                );
+            }
+            state => found.add("waiting", format!("it is {state}"), json!({})),
+        },
+    }
+    if !ended && !matches!(&facts.ti, Some(ti) if ti.state.is_dispatched()) {
+        scheduler(facts, &mut found);
+    }
+    found.0
+}
+
+#[derive(Debug)]
+struct Found(Vec<Value>);
+
+impl Found {
+    fn add(&mut self, kind: &str, message: impl Into<String>, facts: Value) {
+        let mut reason = json!({ "kind": kind, "message": message.into() });
+        if let (Some(reason), Value::Object(facts)) = (reason.as_object_mut(), facts) {
+            reason.extend(facts);
+        }
+        self.0.push(reason);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn run_not_started(facts: &Facts, found: &mut Found) {
+    let run = &facts.run;
+    if facts.dag_paused {
+        found.add(
+            "dag_paused",
+            format!(
+                "the DAG {} is paused: its queued runs do not start",
+                run.dag_id
+            ),
+            json!({ "dag_id": run.dag_id }),
+        );
+    }
+    if run.run_after > facts.now {
+        found.add(
+            "run_after",
+            format!("the run does not start before {}", run.run_after),
+            json!({ "run_after": run.run_after }),
+        );
+    }
+    if let Some(limit) = facts.runs_limit.as_ref().filter(|limit| limit.free() == 0) {
+        let message = format!(
+            "{} of at most {} runs of {} are running (max_active_runs)",
+            limit.used, limit.cap, run.dag_id
+        );
+        found.add(
+            "max_active_runs",
+            message,
+            json!({ "used": limit.used, "cap": limit.cap }),
+        );
+    }
+    if found.is_empty() {
+        found.add(
+            "ready",
+            "the run is about to start: it waits for a scheduler",
+            json!({}),
+        );
+    }
+}
+
+fn upstreams(facts: &Facts, found: &mut Found) {
+    let waiting: Vec<&Upstream> = facts.upstreams.iter().filter(|u| !u.has_ended()).collect();
+    if waiting.is_empty() {
+        found.add(
+            "ready",
+            "its upstreams have ended; a scheduler is about to decide on it",
+            json!({}),
+        );
+        return;
+    }
+    let names: Vec<String> = waiting.iter().map(|upstream| describe(upstream)).collect();
+    let upstreams: Vec<Value> = waiting
+        .iter()
+        .map(|upstream| {
+            let states: BTreeMap<&str, usize> = upstream
+                .states
+                .iter()
+                .map(|(s, n)| (s.as_str(), *n))
+                .collect();
+            json!({ "task_id": upstream.task_id, "states": states })
+        })
+        .collect();
+    let rule = facts.task.trigger_rule.as_str();
+    let message = format!("waits for {} (trigger rule {rule})", names.join(", "));
+    found.add(
+        "upstream",
+        message,
+        json!({ "trigger_rule": rule, "upstreams": upstreams }),
+    );
+}
+
+fn describe(upstream: &Upstream) -> String {
+    let states: Vec<String> = upstream
+        .states
+        .iter()
+        .map(|(state, n)| match (state, n) {
+            (TaskState::None, 1) => "not started".to_owned(),
+            (TaskState::None, n) => format!("{n} not started"),
+            (state, 1) => state.to_string(),
+            (state, n) => format!("{n} {state}"),
+        })
+        .collect();
+    format!("{} ({})", upstream.task_id, states.join(", "))
+}
+
+fn limits(facts: &Facts, ti: &TiRow, found: &mut Found) {
+    let run = &facts.run;
+    let slots = i64::from(ti.pool_slots);
+    match &facts.pool {
+        None => found.add(
+            "pool_missing",
+            format!("the pool {} does not exist; create it", ti.pool),
+            json!({ "pool": ti.pool }),
+        ),
+        Some(pool) if pool.cap >= 0 && pool.cap < slots => {
+            let message = format!(
+                "it needs {slots} slots of the pool {}, which has only {}: it can never run",
+                ti.pool, pool.cap
+            );
+            found.add("pool_full", message, full(pool, slots));
+        }
+        Some(pool) if pool.free() < slots => {
+            let message = format!(
+                "the pool {} is full: {} of {} slots are taken, it needs {slots}",
+                ti.pool, pool.used, pool.cap
+            );
+            found.add("pool_full", message, full(pool, slots));
+        }
+        Some(_) => {}
+    }
+    if run.active_tasks >= run.max_active_tasks {
+        let message = format!(
+            "{} of at most {} tasks of the run are active (max_active_tasks)",
+            run.active_tasks, run.max_active_tasks
+        );
+        found.add(
+            "max_active_tasks",
+            message,
+            json!({ "used": run.active_tasks, "cap": run.max_active_tasks }),
+        );
+    }
+    for (kind, limit, scope) in [
+        ("max_active_tis_per_dag", &facts.task_limit, "all runs"),
+        (
+            "max_active_tis_per_dagrun",
+            &facts.task_in_run_limit,
+            "this run",
+        ),
+    ] {
+        if let Some(limit) = limit.as_ref().filter(|limit| limit.free() == 0) {
+            let message = format!(
+                "{} of at most {} instances of {} are active in {scope} ({kind})",
+                limit.used, limit.cap, ti.task_id
+            );
+            found.add(kind, message, full(limit, 1));
+        }
+    }
+    match &facts.queue {
+        Some(queue) if queue.paused => {
+            found.add(
+                "queue_paused",
+                format!("the queue {} is paused", ti.queue),
+                json!({ "queue": ti.queue }),
+            );
+        }
+        Some(queue) if queue.free() == 0 => {
+            let message = format!(
+                "{} tasks wait in the queue {} for workers already, at most {} are published ahead; priority decides who is next",
+                queue.used, ti.queue, queue.cap
+            );
+            found.add("queue_backlog", message, full(queue, 1));
+        }
+        _ => {}
+    }
+    no_worker(facts, ti, found);
+    if let Err(why) = &facts.workers {
+        found.add(
+            "presence_away",
+            format!("nothing is dispatched while Redis is away: {why}"),
+            json!({}),
+        );
+    }
+    if found.is_empty() {
+        found.add(
+            "ready",
+            "it fits every limit: a scheduler is about to dispatch it",
+            json!({}),
+        );
+    }
+}
+
+fn full(limit: &LimitRow, needed: i64) -> Value {
+    json!({ "used": limit.used, "cap": limit.cap, "needed": needed })
+}
+
+fn no_worker(facts: &Facts, ti: &TiRow, found: &mut Found) {
+    if !facts.task.kind.needs_worker() {
+        return;
+    }
+    match &facts.workers {
+        Ok(workers) if workers.consumers == 0 => {
+            let message = format!(
+                "no worker serves the queue {}; start one with --queues {}",
+                ti.queue, ti.queue
+            );
+            found.add("no_worker", message, json!({ "queue": ti.queue }));
+        }
+        _ => {}
+    }
+}
+
+fn queued(facts: &Facts, ti: &TiRow, found: &mut Found) {
+    if let Some(worker) = &facts.holder {
+        found.add(
+            "claimed",
+            format!("worker {worker} has claimed it and is about to start it"),
+            json!({ "worker": worker }),
+        );
+        return;
+    }
+    no_worker(facts, ti, found);
+    match (&facts.broker_ready, &facts.workers) {
+        (Err(why), _) => found.add(
+            "outbox",
+            format!("its message waits until the broker is back: {why}"),
+            json!({ "queue": ti.queue }),
+        ),
+        (Ok(ready), workers) => {
+            let (slots, free) = workers
+                .as_ref()
+                .map_or((None, None), |w| (Some(w.slots), Some(w.free)));
+            let busy = match (slots, free) {
+                (Some(slots), Some(free)) => {
+                    format!("; {free} of the workers' {slots} slots are free")
+                }
+                _ => String::new(),
+            };
+            let message = format!(
+                "its message waits for a worker in the queue {}, where {ready} are ready{busy}",
+                ti.queue
+            );
+            let facts = json!({ "queue": ti.queue, "ready": ready, "slots": slots, "free_slots": free, "since": ti.queued_at, "claim_by": ti.claim_by });
+            found.add("in_broker", message, facts);
+        }
+    }
+}
+
+fn running(ti: &TiRow, found: &mut Found) {
+    let place = match (&ti.hostname, &ti.worker) {
+        (Some(host), _) => format!(" on {host}"),
+        (None, Some(worker)) => format!(" on worker {worker}"),
+        (None, None) => String::new(),
+    };
+    let facts = json!({ "hostname": ti.hostname, "worker": ti.worker, "pid": ti.pid, "since": ti.started_at });
+    found.add(
+        "running",
+        format!("it is running{place}, try {}", ti.try_number),
+        facts,
+    );
+}
+
+fn retry(facts: &Facts, ti: &TiRow, found: &mut Found) {
+    let why = ti
+        .reason
+        .as_ref()
+        .map_or_else(String::new, |why| format!("; the last try: {why}"));
+    let message = match ti.next_at {
+        Some(at) if at > facts.now => format!("try {} is due at {at}{why}", ti.try_number + 1),
+        _ => format!("try {} is due now{why}", ti.try_number + 1),
+    };
+    let facts = json!({ "at": ti.next_at, "try_number": ti.try_number, "max_tries": ti.max_tries });
+    found.add("retry_due", message, facts);
+}
+
+fn scheduler(facts: &Facts, found: &mut Found) {
+    let silent = match facts.scheduler_heard {
+        None => "no scheduler has ever reported; start one".to_owned(),
+        Some(at) if facts.now - at > SCHEDULER_SILENCE => {
+            format!("no scheduler has reported since {at}")
+        }
+        Some(_) => return,
+    };
+    found.add(
+        "no_scheduler",
+        silent,
+        json!({ "last_heartbeat": facts.scheduler_heard }),
+    );
+}
+
+#[cfg(test)]
+#[path = "explain/tests.rs"]
+mod tests;

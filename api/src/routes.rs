@@ -1,0 +1,227 @@
+//! The routes, a file per noun.
+
+mod connections;
+mod dag_runs;
+mod dag_stats;
+mod dags;
+mod deploy;
+mod event_logs;
+mod explain;
+mod health;
+mod home;
+mod internal;
+mod jobs;
+mod logs;
+mod lookup;
+mod openapi;
+mod patch_run;
+mod pools;
+mod queues;
+mod task_instances;
+mod tokens;
+mod trigger;
+mod variables;
+mod wait;
+mod workers;
+mod xcoms;
+
+use crate::{
+    error::ApiError,
+    parts::{ApiParts, App, Shared},
+};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use gristmill_objects::bundle;
+use std::{any::Any, sync::Arc, time::Duration};
+use tower_http::{
+    catch_panic::CatchPanicLayer, compression::CompressionLayer, timeout::TimeoutLayer,
+    trace::TraceLayer,
+};
+
+/// Longest body of a request that is no deployment.
+const MAX_BODY: usize = 1 << 20;
+/// Longest a request may take that does not wait for something on purpose.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+const DAG: &str = "/api/v2/dags/{dag_id}";
+const RUN: &str = "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}";
+const TI: &str = "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}";
+
+/// Every route. Needs a tokio runtime to serve.
+pub fn router(parts: ApiParts) -> Router {
+    let app: App = Arc::new(Shared::new(parts));
+    let at_once = Router::new()
+        .merge(open())
+        .merge(dag_routes())
+        .merge(run_routes())
+        .merge(other_routes())
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            TIMEOUT,
+        ))
+        .layer(CompressionLayer::new());
+    Router::new()
+        .merge(at_once)
+        .merge(waiting())
+        .fallback(|| async { ApiError::NotFound("Not Found".to_owned()) })
+        .method_not_allowed_fallback(|| async {
+            let body = axum::Json(serde_json::json!({ "detail": "Method Not Allowed" }));
+            (StatusCode::METHOD_NOT_ALLOWED, body)
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(TraceLayer::new_for_http())
+        .with_state(app)
+}
+
+/// What needs no token.
+fn open() -> Router<App> {
+    Router::new()
+        .route("/", get(home::page))
+        .route("/docs", get(home::docs))
+        .route("/openapi.json", get(openapi::document))
+        .route("/auth/token", post(tokens::sign_in))
+        .route("/health", get(health::health))
+        .route("/metrics", get(health::metrics))
+        .route("/api/v2/monitor/health", get(health::monitor))
+        .route("/api/v2/version", get(health::version))
+        // With a run's own token.
+        .route("/internal/v1/runs/{run}/xcoms", get(internal::xcoms))
+}
+
+fn dag_routes() -> Router<App> {
+    Router::new()
+        .route("/api/v2/dags", get(dags::list))
+        .route(&format!("{DAG}/details"), get(dags::details))
+        .route(&format!("{DAG}/tasks"), get(dags::tasks))
+        .route(&format!("{DAG}/tasks/{{task_id}}"), get(dags::task))
+        .route(&format!("{DAG}/dagVersions"), get(dags::versions))
+        .route(
+            &format!("{DAG}/dagVersions/{{version_number}}"),
+            get(dags::version),
+        )
+        .route("/api/v2/dagSources/{dag_id}", get(dags::source))
+        .route("/api/v2/dagStats", get(dag_stats::stats))
+        .route("/api/v2/importErrors", get(event_logs::import_errors))
+}
+
+fn run_routes() -> Router<App> {
+    Router::new()
+        .route(
+            RUN,
+            get(dag_runs::get_one)
+                .patch(patch_run::patch)
+                .delete(dag_runs::delete),
+        )
+        .route(&format!("{RUN}/cancel"), post(patch_run::cancel))
+        .route(&format!("{RUN}/taskInstances"), get(task_instances::list))
+        .route(TI, get(task_instances::get_one))
+        .route(
+            &format!("{TI}/{{map_index}}"),
+            get(task_instances::get_mapped),
+        )
+        .route(
+            &format!("{TI}/listMapped"),
+            get(task_instances::list_mapped),
+        )
+        .route(&format!("{TI}/tries"), get(task_instances::tries))
+        .route(
+            &format!("{TI}/{{map_index}}/tries"),
+            get(task_instances::mapped_tries),
+        )
+        .route(&format!("{TI}/explain"), get(explain::explain))
+        .route(
+            &format!("{TI}/{{map_index}}/explain"),
+            get(explain::explain_mapped),
+        )
+        .route(&format!("{TI}/dependencies"), get(explain::dependencies))
+        .route(
+            &format!("{TI}/{{map_index}}/dependencies"),
+            get(explain::mapped_dependencies),
+        )
+        .route(&format!("{TI}/xcomEntries"), get(xcoms::list))
+        .route(
+            &format!("{TI}/xcomEntries/{{xcom_key}}"),
+            get(xcoms::get_one),
+        )
+}
+
+fn other_routes() -> Router<App> {
+    Router::new()
+        .route("/api/v2/queues", get(queues::list))
+        .route(
+            "/api/v2/queues/{queue}",
+            get(queues::get_one).patch(queues::patch),
+        )
+        .route("/api/v2/queues/{queue}/pause", post(queues::pause))
+        .route("/api/v2/queues/{queue}/resume", post(queues::resume))
+        .route("/api/v2/workers", get(workers::list))
+        .route("/api/v2/pools", get(pools::list).post(pools::create))
+        .route(
+            "/api/v2/pools/{pool}",
+            get(pools::get_one)
+                .patch(pools::patch)
+                .delete(pools::delete),
+        )
+        .route(
+            "/api/v2/variables",
+            get(variables::list).post(variables::create),
+        )
+        .route(
+            "/api/v2/variables/{key}",
+            get(variables::get_one)
+                .patch(variables::patch)
+                .delete(variables::delete),
+        )
+        .route(
+            "/api/v2/connections",
+            get(connections::list).post(connections::create),
+        )
+        .route(
+            "/api/v2/connections/{connection_id}",
+            get(connections::get_one)
+                .patch(connections::patch)
+                .delete(connections::delete),
+        )
+        .route("/api/v2/eventLogs", get(event_logs::list))
+        .route("/api/v2/jobs", get(jobs::list))
+        .route("/api/v2/tokens", get(tokens::list).post(tokens::create))
+        .route(
+            "/api/v2/tokens/{name}",
+            axum::routing::delete(tokens::delete),
+        )
+}
+
+/// What may take its time: it bounds itself.
+fn waiting() -> Router<App> {
+    let deploy = post(deploy::deploy).layer(DefaultBodyLimit::max(bundle::MAX_BYTES as usize));
+    Router::new()
+        // One path for DAGs and for `POST /dags/deploy`: a DAG may be called `deploy`.
+        .route(
+            DAG,
+            get(dags::get_one)
+                .patch(dags::patch)
+                .delete(dags::delete)
+                .merge(deploy),
+        )
+        .route(
+            &format!("{DAG}/dagRuns"),
+            get(dag_runs::list).post(trigger::trigger),
+        )
+        .route(&format!("{RUN}/wait"), get(wait::wait))
+        .route(&format!("{TI}/logs/{{try_number}}"), get(logs::logs))
+}
+
+fn panicked(payload: Box<dyn Any + Send>) -> Response {
+    let text = payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("unknown");
+    ApiError::Internal(format!("a request handler panicked: {text}")).into_response()
+}

@@ -1,0 +1,210 @@
+//! `…/explain`: why an instance is not running. The facts are gathered here; what they mean is decided in
+//! [`crate::explain`].
+
+use super::{
+    lookup::{self, TiPath},
+    queues::consumers_of,
+};
+use crate::{
+    auth::Viewer,
+    error::ApiError,
+    explain::{Facts, QueueWorkers, Upstream, reasons},
+    extract::{At, Query},
+    parts::App,
+    view,
+};
+use axum::{Json, extract::State};
+use gristmill_broker::{BrokerError, Source};
+use gristmill_common::{
+    ids::UNMAPPED,
+    limit::{LimitKey, LimitRow},
+    row::{RunRow, TiRow},
+    spec::TaskSpec,
+    state::TaskState,
+};
+use gristmill_store::TiFilter;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Instances of an upstream that are counted; a mapped one may have more.
+const COUNTED: i64 = 10_000;
+
+async fn upstreams(app: &App, run: &RunRow, task: &TaskSpec) -> Result<Vec<Upstream>, ApiError> {
+    let mut upstreams = Vec::with_capacity(task.depends_on.len());
+    for task_id in &task.depends_on {
+        let filter = TiFilter {
+            run: Some(run.pk),
+            task_id: Some(task_id.clone()),
+            limit: COUNTED,
+            ..TiFilter::default()
+        };
+        let mut states: BTreeMap<TaskState, usize> = BTreeMap::new();
+        for row in app.store.task_instances(&filter).await?.rows {
+            *states.entry(row.state).or_default() += 1;
+        }
+        upstreams.push(Upstream {
+            task_id: task_id.clone(),
+            states,
+        });
+    }
+    Ok(upstreams)
+}
+
+async fn broker_ready(app: &App, queue: &str) -> Result<u64, String> {
+    match app.broker.depth(&Source::Work(queue.to_owned())).await {
+        Ok(depth) => Ok(depth.ready),
+        Err(BrokerError::NotFound { .. }) => Ok(0),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn workers(app: &App, queue: &str) -> Result<QueueWorkers, String> {
+    let snapshot = app
+        .presence
+        .leases()
+        .await
+        .map_err(|error| error.to_string())?;
+    let found = consumers_of(queue, &snapshot.leases);
+    Ok(QueueWorkers {
+        consumers: found.consumers,
+        slots: found.slots,
+        free: found.free,
+    })
+}
+
+/// The worker that has claimed the current dispatch. Without presence nobody knows.
+async fn holder(app: &App, ti: &TiRow) -> Option<String> {
+    let dispatch = [(ti.pk.0, ti.fence.0)];
+    let holders = app.presence.holders(&dispatch).await.ok()?;
+    let holder = holders.holders.into_iter().next().flatten()?;
+    (!holder.released).then_some(holder.incarnation)
+}
+
+async fn facts(app: &App, path: &TiPath) -> Result<Facts, ApiError> {
+    let run = path.run(app).await?;
+    let version = lookup::version(app, &run).await?;
+    let idx = version
+        .spec
+        .idx(&path.task_id)
+        .ok_or_else(|| path.not_found())?;
+    let task = version
+        .spec
+        .task(idx)
+        .cloned()
+        .ok_or_else(|| path.not_found())?;
+    let ti = app
+        .store
+        .task_instance(run.pk, &path.task_id, path.map_index)
+        .await?;
+    // Before the run starts there are no instances; every one of them waits for the same.
+    if ti.is_none() && !(run.started_at.is_none() && path.map_index == UNMAPPED) {
+        return Err(path.not_found());
+    }
+    let queue = ti.as_ref().map_or(&task.queue, |ti| &ti.queue).clone();
+    let pool = ti.as_ref().map_or(&task.pool, |ti| &ti.pool).clone();
+    let runs_key = LimitKey::DagRuns {
+        dag_id: run.dag_id.clone(),
+    };
+    let pool_key = LimitKey::Pool { name: pool };
+    let queue_key = LimitKey::queue(&queue);
+    let task_key = LimitKey::Task {
+        dag_id: run.dag_id.clone(),
+        task_id: task.task_id.clone(),
+    };
+    let in_run_key = LimitKey::TaskInRun {
+        run: run.pk,
+        task_id: task.task_id.clone(),
+    };
+    let keys = [&runs_key, &pool_key, &queue_key, &task_key, &in_run_key].map(Clone::clone);
+    let limits = app.store.limits(&keys).await?;
+    let limit =
+        |key: &LimitKey| -> Option<LimitRow> { limits.iter().find(|l| l.key == *key).cloned() };
+    let dag = app.store.dag(&run.dag_id).await?;
+    let holder = match &ti {
+        Some(ti) if ti.state == TaskState::Queued => holder(app, ti).await,
+        _ => None,
+    };
+    let components = app.store.components().await?;
+    Ok(Facts {
+        now: app.store.now(),
+        dag_paused: dag.is_some_and(|dag| dag.is_paused),
+        upstreams: upstreams(app, &run, &task).await?,
+        runs_limit: limit(&runs_key),
+        pool: limit(&pool_key),
+        task_limit: limit(&task_key),
+        task_in_run_limit: limit(&in_run_key),
+        queue: limit(&queue_key),
+        workers: workers(app, &queue).await,
+        broker_ready: broker_ready(app, &queue).await,
+        holder,
+        scheduler_heard: components
+            .iter()
+            .filter(|c| c.kind == "scheduler")
+            .map(|c| c.heartbeat_at)
+            .max(),
+        run,
+        task,
+        ti,
+    })
+}
+
+async fn answer(app: &App, path: &TiPath) -> Result<Json<Value>, ApiError> {
+    let facts = facts(app, path).await?;
+    let state = facts
+        .ti
+        .as_ref()
+        .map_or(Value::Null, |ti| view::task_instance::state(ti.state));
+    Ok(Json(json!({
+        "dag_id": path.dag_id,
+        "dag_run_id": path.dag_run_id,
+        "task_id": path.task_id,
+        "map_index": path.map_index,
+        "state": state,
+        "run_state": facts.run.state,
+        "reasons": reasons(&facts),
+    })))
+}
+
+pub(super) async fn explain(
+    _: Viewer,
+    State(app): State<App>,
+    At(mut path): At<TiPath>,
+    query: Query,
+) -> Result<Json<Value>, ApiError> {
+    path.map_index = query.parse("map_index")?.unwrap_or(UNMAPPED);
+    answer(&app, &path).await
+}
+
+pub(super) async fn explain_mapped(
+    _: Viewer,
+    State(app): State<App>,
+    At(path): At<TiPath>,
+) -> Result<Json<Value>, ApiError> {
+    answer(&app, &path).await
+}
+
+/// Airflow's form of the same: what blocks an instance, as name and reason.
+async fn blocked_by(app: &App, path: &TiPath) -> Result<Json<Value>, ApiError> {
+    let facts = facts(app, path).await?;
+    let dependencies: Vec<Value> = reasons(&facts)
+        .into_iter()
+        .map(|reason| json!({ "name": reason["kind"], "reason": reason["message"] }))
+        .collect();
+    Ok(Json(json!({ "dependencies": dependencies })))
+}
+
+pub(super) async fn dependencies(
+    _: Viewer,
+    State(app): State<App>,
+    At(path): At<TiPath>,
+) -> Result<Json<Value>, ApiError> {
+    blocked_by(&app, &path).await
+}
+
+pub(super) async fn mapped_dependencies(
+    _: Viewer,
+    State(app): State<App>,
+    At(path): At<TiPath>,
+) -> Result<Json<Value>, ApiError> {
+    blocked_by(&app, &path).await
+}

@@ -1,0 +1,88 @@
+//! `/internal/v1`: for workers. A run's own token reads the durable copies of that run's XComs, and nothing else.
+
+use super::{lookup, xcoms};
+use crate::{
+    auth::bearer,
+    error::{ApiError, FieldError},
+    extract::{At, Query},
+    parts::App,
+};
+use axum::{
+    body::Bytes,
+    extract::{FromRequestParts, State},
+    http::request::Parts,
+    response::Response,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use gristmill_common::{ids::RunPk, row::RETURN_VALUE};
+
+/// The run that the request's token is for.
+#[derive(Debug)]
+pub(super) struct RunToken(i64);
+
+impl FromRequestParts<App> for RunToken {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let token = bearer(parts).ok_or(ApiError::NotAuthenticated("Not authenticated"))?;
+        let run = app.secret.verify_run_token(token);
+        run.map(Self)
+            .ok_or(ApiError::NotAuthenticated("Not authenticated"))
+    }
+}
+
+/// The value of a task's XCom, null if there is none; of a mapped task the list of its instances' values in their order.
+pub(super) async fn xcoms(
+    RunToken(allowed): RunToken,
+    State(app): State<App>,
+    At(run): At<i64>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    if run != allowed {
+        return Err(ApiError::Forbidden);
+    }
+    let task_id = query.text("task_id").ok_or_else(|| {
+        ApiError::field(FieldError::query(
+            "task_id",
+            "Field required".to_owned(),
+            "",
+        ))
+    })?;
+    let key = query.text("key").unwrap_or(RETURN_VALUE);
+    let run = app.store.run_by_pk(RunPk(run)).await?;
+    let run =
+        run.ok_or_else(|| ApiError::NotFound("the run does not exist any more".to_owned()))?;
+    let version = lookup::version(&app, &run).await?;
+    let idx = version
+        .spec
+        .idx(task_id)
+        .ok_or_else(|| ApiError::NotFound(format!("Task with id {task_id} was not found")))?;
+    let is_mapped = version
+        .spec
+        .task(idx)
+        .is_some_and(|task| task.expand.is_some());
+    let rows = app.store.xcoms_of_task(run.pk, idx, key).await?;
+    if !is_mapped {
+        let value = rows.into_iter().next().map(|row| row.value);
+        return Ok(xcoms::json_stream(match value {
+            Some(value) => xcoms::value_stream(&app.objects, value).await?,
+            None => stream::iter([Ok(Bytes::from_static(b"null"))]).boxed(),
+        }));
+    }
+    // Value by value: together they may be larger than what fits here.
+    let objects = app.objects.clone();
+    let values = stream::iter(rows.into_iter().enumerate())
+        .then(move |(i, row)| {
+            let objects = objects.clone();
+            async move {
+                let comma = stream::iter((i > 0).then(|| Ok(Bytes::from_static(b","))));
+                let value = xcoms::value_stream(&objects, row.value).await?;
+                Ok::<_, gristmill_objects::ObjectError>(comma.chain(value))
+            }
+        })
+        .try_flatten();
+    let all = stream::iter([Ok(Bytes::from_static(b"["))])
+        .chain(values)
+        .chain(stream::iter([Ok(Bytes::from_static(b"]"))]));
+    Ok(xcoms::json_stream(all.boxed()))
+}

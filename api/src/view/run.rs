@@ -1,0 +1,54 @@
+//! DAG runs.
+
+use super::{duration, time, time_or_null, version};
+use gristmill_common::row::RunRow;
+use gristmill_store::{StateCounts, VersionRow};
+use serde_json::{Value, json};
+
+/// Airflow's closed list of what makes a run.
+const TRIGGERED_BY: [&str; 8] = [
+    "cli",
+    "operator",
+    "rest_api",
+    "ui",
+    "test",
+    "timetable",
+    "asset",
+    "backfill",
+];
+
+/// `DAGRunResponse`, with `cancelled` and `reason` of our own; `task_states` counts instances by state.
+pub(crate) fn run(row: &RunRow, of: &VersionRow, task_states: Option<&StateCounts>) -> Value {
+    let by = row.triggered_by.as_str();
+    let mut value = json!({
+        "dag_run_id": row.run_id,
+        "dag_id": row.dag_id,
+        "dag_display_name": row.dag_id,
+        "state": row.state,
+        "run_type": row.run_type,
+        "triggered_by": if TRIGGERED_BY.contains(&by) { by } else { "rest_api" },
+        "triggering_user_name": null,
+        "logical_date": time_or_null(row.logical_date),
+        "data_interval_start": time_or_null(row.data_interval_start),
+        "data_interval_end": time_or_null(row.data_interval_end),
+        "run_after": time(row.run_after),
+        "queued_at": time(row.queued_at),
+        "start_date": time_or_null(row.started_at),
+        "end_date": time_or_null(row.ended_at),
+        "duration": duration(row.started_at, row.ended_at),
+        "last_scheduling_decision": null,
+        "conf": row.conf,
+        "params": row.params,
+        "note": row.note,
+        "dag_versions": [version(of)],
+        "bundle_version": of.bundle,
+        "partition_key": null,
+        "partition_date": null,
+        "cancelled": row.cancelled,
+        "reason": row.stop_reason,
+    });
+    if let Some(counts) = task_states {
+        value["task_states"] = json!(counts);
+    }
+    value
+}

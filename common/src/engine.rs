@@ -17,8 +17,11 @@ mod working_set;
 pub use command::Command;
 pub use compose::{ComposeError, XcomPull, compose};
 pub use dispatch::{dispatch, dispatch_limits};
-pub use expand::{MAX_MAP_LENGTH, expand, expansion_values};
+pub use expand::{MAX_MAP_BYTES, MAX_MAP_LENGTH, expand, expansion_values};
 pub use plan::Plan;
 pub use settle::{Missing, settle};
 pub use start::start_run;
 pub use working_set::{Change, WorkingSet};
+
+#[cfg(test)]
+mod tests;

@@ -112,6 +112,10 @@ impl WorkingSet {
 
     fn requeued(&mut self, dispatch: Dispatch, reason: &str, ran: bool) -> Option<()> {
         let before = self.current(dispatch)?.clone();
+        if !ran && before.state != TaskState::Queued {
+            // Somebody had claimed it after all: what was found is older than its start.
+            return None;
+        }
         if ran {
             self.attempt_ended(before.pk, "requeued");
         }
@@ -163,15 +167,18 @@ impl WorkingSet {
 
     fn stop_run(&mut self, run_pk: RunPk, cancelled: bool, reason: &str) -> Option<()> {
         let now = self.now;
-        let run = self
-            .run_mut(run_pk)
-            .filter(|run| !run.state.is_finished())?;
-        run.cancelled |= cancelled;
-        let reason = run
-            .stop_reason
-            .get_or_insert_with(|| reason.to_owned())
-            .clone();
-        if run.state == RunState::Queued {
+        let run = self.run(run_pk).filter(|run| !run.state.is_finished())?;
+        let is_news = run.stop_reason.is_none() || (cancelled && !run.cancelled);
+        let reason = run.stop_reason.clone().unwrap_or_else(|| reason.to_owned());
+        // A run is asked to stop again and again until it has: only what is new is written, since every write of a run
+        // that is being stopped wakes all schedulers.
+        if is_news {
+            let run = self.run_mut(run_pk)?;
+            run.cancelled |= cancelled;
+            run.stop_reason = Some(reason.clone());
+        }
+        if self.run(run_pk)?.state == RunState::Queued {
+            let run = self.run_mut(run_pk)?;
             run.state = RunState::Failed;
             run.ended_at = Some(now);
             self.ended_runs.push(run_pk);

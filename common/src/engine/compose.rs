@@ -2,7 +2,7 @@
 
 use super::WorkingSet;
 use crate::{
-    ids::{Fence, TaskIdx, TiPk},
+    ids::{Fence, TaskIdx, TiPk, valid_name},
     message::{self, MAX_BODY, MAX_XCOM_REFS, RunContext, Sealed, WorkMessage, XcomRef, XcomRefs},
     row::OutboxRow,
 };
@@ -28,7 +28,14 @@ pub enum ComposeError {
         "the message would be {size} bytes, at most {MAX_BODY} are allowed: make conf, params, env or the mapped value smaller"
     )]
     TooLarge { size: usize },
+    #[error(
+        "{0:?} cannot be a queue's name (letters, digits, '_', '-' and '.', at most {MAX_QUEUE_NAME}): look at what the task's queue template gives"
+    )]
+    QueueName(String),
 }
+
+/// Bytes of a queue's name at most; what the broker adds to it has to fit as well.
+const MAX_QUEUE_NAME: usize = 200;
 
 /// The outbox row of an instance that has just been dispatched.
 pub fn compose(
@@ -43,6 +50,9 @@ pub fn compose(
     let run = ws.run(row.run).ok_or_else(missing)?;
     let plan = ws.plan_of(row.run).ok_or_else(missing)?;
     let task = plan.task(row.task_idx).ok_or_else(missing)?;
+    if !valid_name(&row.queue) || row.queue.len() > MAX_QUEUE_NAME {
+        return Err(ComposeError::QueueName(row.queue.clone()));
+    }
     let mut refs = XcomRefs::default();
     if xcoms.len() > MAX_XCOM_REFS {
         refs.by_api = true;
@@ -63,7 +73,7 @@ pub fn compose(
                 });
         }
     }
-    let message = WorkMessage {
+    let mut message = WorkMessage {
         v: message::VERSION,
         dispatch: row.dispatch(),
         attempt: row.attempt.ok_or_else(missing)?,
@@ -90,7 +100,15 @@ pub fn compose(
         bundle: plan.bundle.clone(),
         token,
     };
-    let body = serde_json::to_string(&message).unwrap_or_default();
+    let mut body = serde_json::to_string(&message).unwrap_or_default();
+    if body.len() > MAX_BODY && !message.xcoms.by_task.is_empty() {
+        // The references are what it can do without: the worker asks the API instead.
+        message.xcoms = XcomRefs {
+            by_api: true,
+            ..XcomRefs::default()
+        };
+        body = serde_json::to_string(&message).unwrap_or_default();
+    }
     if body.len() > MAX_BODY {
         return Err(ComposeError::TooLarge { size: body.len() });
     }

@@ -30,12 +30,15 @@ pub fn dispatch(
         .iter()
         .map(|limit| {
             let pending = ws.spent.get(&limit.key).copied().unwrap_or(0);
-            (limit.key.clone(), limit.free().saturating_sub(pending))
+            // From what is used, not from what is free: in a pool whose cap was lowered below its use, what is given back
+            // makes no room until the use is below the cap.
+            let after = LimitRow {
+                used: limit.used + pending,
+                ..limit.clone()
+            };
+            (limit.key.clone(), after.free())
         })
         .collect();
-    for limit in limits.iter().filter(|limit| limit.paused) {
-        free.insert(limit.key.clone(), 0);
-    }
     let mut out = Vec::new();
     for &pk in candidates {
         let Some(row) = ws.ti(pk) else { continue };

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// Instances of one mapped task at most.
 pub const MAX_MAP_LENGTH: usize = 100_000;
+/// Bytes of all instances' map values together at most, as JSON.
+pub const MAX_MAP_BYTES: usize = 64 * 1024 * 1024;
 
 /// The map variables of every instance of a node: the cross product of its lists, the last variable moving fastest.
 /// `xcoms` answers what the lists' templates pull.
@@ -37,6 +39,7 @@ pub fn expansion_values(
     context.xcoms = xcoms;
     let renderer = Renderer::new(context);
     let mut product = vec![Map::new()];
+    let mut bytes = 0usize;
     for (name, source) in task.expand.iter().flatten() {
         let list = match source {
             ExpandSource::Literal(list) => list
@@ -55,6 +58,19 @@ pub fn expansion_values(
             return Err(format!(
                 "expand would make {} instances; at most {MAX_MAP_LENGTH} are allowed",
                 product.len().saturating_mul(list.len())
+            ));
+        }
+        // A cross product repeats every value: its size is known, and bounded, before it is made.
+        let list_bytes: usize = list
+            .iter()
+            .map(|item| name.len() + item.to_string().len())
+            .sum();
+        bytes = bytes
+            .saturating_mul(list.len())
+            .saturating_add(product.len().saturating_mul(list_bytes));
+        if bytes > MAX_MAP_BYTES {
+            return Err(format!(
+                "expand would make {bytes} bytes of map values; at most {MAX_MAP_BYTES} are allowed: map over keys or paths instead"
             ));
         }
         product = product

@@ -218,8 +218,12 @@ async fn compose<T: Tx>(
         let sealed = secrets.get(&(run, idx)).cloned().unwrap_or_default();
         match engine::compose(ws, ti, xcoms, sealed, (context.token)(run)) {
             Ok(row) => outbox.push(row),
-            Err(error @ ComposeError::TooLarge { .. }) => fail_undeliverable(ws, ti, &error),
-            Err(error) => return Err(StoreError::Corrupt(error.to_string())),
+            Err(error @ (ComposeError::TooLarge { .. } | ComposeError::QueueName(_))) => {
+                fail_undeliverable(ws, ti, &error);
+            }
+            Err(error @ ComposeError::NotDispatched(_)) => {
+                return Err(StoreError::Corrupt(error.to_string()));
+            }
         }
     }
     Ok(outbox)

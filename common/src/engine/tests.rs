@@ -1,0 +1,8 @@
+//! The engine against an in-memory store that does what the real ones do: load, decide, write under guards.
+
+mod cases;
+mod harness;
+mod limits;
+mod mapping;
+mod properties;
+mod stops;

@@ -25,7 +25,7 @@ pub async fn issue_token(
     let token = format!("{PREFIX}{}", hex::encode(rand::random::<[u8; 32]>()));
     store
         .put_token(&TokenRow {
-            hash: hash(&token),
+            hash: token_hash(&token),
             name: name.to_owned(),
             role: role.as_str().to_owned(),
             dag_id,
@@ -39,7 +39,7 @@ pub async fn issue_token(
 /// Who a token was made for.
 pub(super) async fn caller(store: &dyn Store, token: &str) -> Result<Caller, ApiError> {
     let row = store
-        .token(&hash(token))
+        .token(&token_hash(token))
         .await?
         .ok_or(ApiError::NotAuthenticated("Not authenticated"))?;
     if row.expires_at.is_some_and(|at| at <= store.now()) {
@@ -52,6 +52,7 @@ pub(super) async fn caller(store: &dyn Store, token: &str) -> Result<Caller, Api
     })
 }
 
-fn hash(token: &str) -> String {
+/// How an API token is stored: its SHA-256, in hex.
+pub fn token_hash(token: &str) -> String {
     hex::encode(Sha256::digest(token.as_bytes()))
 }

@@ -9,7 +9,7 @@ use gristmill_guardian::GuardianConfig;
 use gristmill_objects::ObjectStore;
 use gristmill_presence::{MemoryPresence, Presence, PresenceConfig};
 use gristmill_scheduler::{SchedulerConfig, reconcile::adopt_dead_host};
-use gristmill_store::{DispatchContext, Store, TokenRow};
+use gristmill_store::{DispatchContext, Reads, Store, TokenRow};
 use gristmill_store_sqlite::SqliteStore;
 use gristmill_telemetry::init_metrics;
 use gristmill_worker::{WorkerConfig, WorkerHealth};

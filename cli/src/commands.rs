@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// DAGs: list, check, deploy, pause
     #[command(subcommand)]
     Dags(dags::Dags),
-    /// Start a run, and wait for it
+    // Described by its struct, at length.
     Run(run::Run),
     /// Runs: list, show, wait for, cancel
     #[command(subcommand)]
@@ -83,7 +83,7 @@ pub(crate) enum Command {
     /// Values that tasks returned
     #[command(subcommand)]
     Xcom(xcom::Xcom),
-    /// Queues: how deep they are, who works on them
+    // Described by its struct, at length.
     Queues(queues::Queues),
     /// Workers that are alive
     #[command(subcommand)]

@@ -43,9 +43,9 @@ pub(crate) enum Connections {
 #[derive(Debug, Args)]
 pub(crate) struct Set {
     connection_id: String,
-    /// What it leads to: http, postgres, aws, …
-    #[arg(long = "type", value_name = "TYPE", default_value = "http")]
-    conn_type: String,
+    /// What it leads to: http, postgres, aws, …; a new one leads to http if nothing is said
+    #[arg(long = "type", value_name = "TYPE")]
+    conn_type: Option<String>,
     #[arg(long)]
     host: Option<String>,
     #[arg(long)]
@@ -101,8 +101,12 @@ impl Connections {
                 output,
             } => CONNECTION.get(context, &connection_id, output).await,
             Self::Set(set) => {
-                let body = set.body()?;
-                CONNECTION.set(context, &set.connection_id, &body).await
+                let changes = set.body()?;
+                let mut new = changes.clone();
+                new["conn_type"] = set.conn_type.as_deref().unwrap_or("http").into();
+                CONNECTION
+                    .set(context, &set.connection_id, &changes, &new)
+                    .await
             }
             Self::Delete { connection_id } => CONNECTION.delete(context, &connection_id).await,
         }
@@ -117,8 +121,9 @@ impl Set {
             })?;
         }
         let password = self.password.clone().map(from_argument).transpose()?;
-        let mut body = json!({"connection_id": self.connection_id, "conn_type": self.conn_type});
+        let mut body = json!({"connection_id": self.connection_id});
         let texts = [
+            ("conn_type", &self.conn_type),
             ("host", &self.host),
             ("login", &self.login),
             ("password", &password),

@@ -32,14 +32,20 @@ pub(crate) enum Dags {
         #[command(flatten)]
         output: Output,
     },
-    /// Deploy DAG files
+    // Described by its struct, at length.
     Deploy(Deploy),
     /// Delete a DAG with its versions and runs; refused while runs have not ended
-    Delete { dag_id: String },
+    Delete {
+        dag_id: String,
+    },
     /// Start no runs of it, neither by schedule nor by hand; those that run go on
-    Pause { dag_id: String },
+    Pause {
+        dag_id: String,
+    },
     /// Start runs of it again
-    Unpause { dag_id: String },
+    Unpause {
+        dag_id: String,
+    },
     /// List a DAG's versions, newest first
     Versions(Versions),
 }
@@ -62,8 +68,10 @@ pub(crate) struct One {
     output: Output,
 }
 
-/// Deploys a DAG file, or a folder: its DAG files, and with them every file in it, which is what tasks find in their
-/// working directory. A bad file does not keep the good ones back; it is printed, and the exit code is 7.
+/// Deploy a DAG file or a folder
+///
+/// Of a folder, its DAG files are deployed, and with them every file in it: tasks find them in their working directory.
+/// Hidden files are left out. A bad file does not keep the good ones back; it is printed, and the exit code is 7.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   gristmill dags deploy hello.yaml

@@ -41,19 +41,20 @@ impl Noun {
         Ok(Outcome::Done)
     }
 
-    /// Changes it, or makes it if there is none of this name.
+    /// Changes it, or makes it (with all of `new`) if there is none of this name.
     pub(super) async fn set(
         self,
         context: &Context<'_>,
         name: &str,
-        body: &Value,
+        changes: &Value,
+        new: &Value,
     ) -> Result<Outcome, CommandError> {
         let client = context.client().await?;
         let change = client.request(Method::PATCH, &[self.many, name]);
-        let done = match change.json(body).send().await {
+        let done = match change.json(changes).send().await {
             Err(error) if error.is_not_found() => {
                 let make = client.request(Method::POST, &[self.many]);
-                make.json(body).send().await?;
+                make.json(new).send().await?;
                 "made"
             }
             other => {

@@ -95,7 +95,7 @@ impl Pools {
                 if let Some(description) = description {
                     body["description"] = description.into();
                 }
-                POOL.set(context, &name, &body).await
+                POOL.set(context, &name, &body, &body).await
             }
             Self::Delete { name } => POOL.delete(context, &name).await,
         }

@@ -20,8 +20,10 @@ const WATCH: Duration = Duration::from_secs(2);
 /// Cursor to the top left, and clear what is below.
 const HOME: &str = "\x1b[H\x1b[J";
 
-/// Shows every queue: tasks that wait for a limit (SCHEDULED), messages in the broker, tasks that run, how long the
-/// oldest waits, and who works on it. `-` is what is not known at the moment.
+/// Queues: how deep they are, who works on them
+///
+/// SCHEDULED tasks wait for a limit or for room in the queue, BROKER counts messages that wait for a worker, OLDEST is how
+/// long the oldest of both has waited, DEAD counts what was given up. What is not known at the moment is shown as `-`.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -45,14 +47,21 @@ pub(crate) struct Queues {
 enum Action {
     /// Show one queue
     Show {
+        /// The queue
         queue: String,
         #[command(flatten)]
         output: Output,
     },
     /// Let no more of its tasks start; what runs goes on
-    Pause { queue: String },
+    Pause {
+        /// The queue
+        queue: String,
+    },
     /// Let its tasks start again
-    Resume { queue: String },
+    Resume {
+        /// The queue
+        queue: String,
+    },
 }
 
 /// A queue; with `-o json` exactly these keys, in this order.

@@ -19,11 +19,12 @@ use crate::client::{self, Client, ClientError, NewRun};
 /// How often a trigger whose answer got lost is repeated; its idempotency key makes that safe.
 const TRIGGER_TRIES: usize = 5;
 
-/// Starts a run. Without --wait it ends as soon as the run is accepted, which no crash can undo.
+/// Start a run, and wait for it
 ///
-/// With --wait the exit code says how the run ended: 0 success, 1 failed, 3 cancelled, 4 not within --timeout;
-/// also 2 wrong usage, 5 not authorised, 6 API not reachable, 7 rejected (unknown or paused DAG, bad parameters), 130
-/// left with Ctrl-C. A restart of the API in the meantime is waited for.
+/// Without --wait the command ends as soon as the run is accepted, which no crash can undo. With --wait the exit code says
+/// how the run ended: 0 success, 1 failed, 3 cancelled, 4 not within --timeout. Else it is 2 for wrong usage, 5 for no
+/// permission, 6 if the API cannot be reached, 7 if it refuses (unknown or paused DAG, bad parameters), 130 after Ctrl-C.
+/// A restart of the API in the meantime is waited for.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   gristmill run hello

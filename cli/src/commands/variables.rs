@@ -93,7 +93,7 @@ impl Variables {
                 if let Some(description) = description {
                     body["description"] = description.into();
                 }
-                VARIABLE.set(context, &key, &body).await
+                VARIABLE.set(context, &key, &body, &body).await
             }
             Self::Delete { key } => VARIABLE.delete(context, &key).await,
         }

@@ -210,6 +210,30 @@ async fn a_pool_is_made_or_changed() {
     assert_eq!((ran.code, ran.err.as_str()), (0, "pool shop changed\n"));
 }
 
+#[tokio::test]
+async fn a_connection_keeps_what_is_not_given() {
+    let server = MockServer::start().await;
+    let changes = json!({"connection_id": "shop", "host": "https://h"});
+    Mock::given(method("PATCH"))
+        .and(body_json(&changes))
+        .respond_with(ok(json!({})))
+        .up_to_n_times(1)
+        .mount(&server)
+        .await;
+    let args = ["connections", "set", "shop", "--host", "https://h"];
+    let ran = gristmill(&server.uri(), &args).await;
+    assert_eq!(ran.err, "connection shop changed\n");
+    // There is none any more.
+    let new = json!({"connection_id": "shop", "host": "https://h", "conn_type": "http"});
+    Mock::given(method("POST"))
+        .and(body_json(&new))
+        .respond_with(ResponseTemplate::new(201))
+        .mount(&server)
+        .await;
+    let ran = gristmill(&server.uri(), &args).await;
+    assert_eq!(ran.err, "connection shop made\n");
+}
+
 const GOOD: &str = "dag_id: good\ntasks:\n  a: {empty: {}}\n";
 
 #[tokio::test]

@@ -9,7 +9,7 @@ pub(crate) use password::check as check_password;
 pub use password::{AdminError, ensure_admin};
 pub(crate) use session::open_session;
 pub(crate) use throttle::Throttle;
-pub use token::{issue_token, token_hash};
+pub use token::{TOKEN_PREFIX, issue_token, token_hash};
 
 use crate::{error::ApiError, parts::App};
 use axum::{

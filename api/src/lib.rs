@@ -16,7 +16,7 @@ mod upload;
 mod versions;
 mod view;
 
-pub use auth::{AdminError, Role, ensure_admin, issue_token, token_hash};
+pub use auth::{AdminError, Role, TOKEN_PREFIX, ensure_admin, issue_token, token_hash};
 pub use deploy::{DeployError, DeployMode, DeployReport, DeployedDag, deploy_dir};
 pub use parts::{ApiParts, Probe};
 pub use routes::router;

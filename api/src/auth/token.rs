@@ -7,10 +7,10 @@ use gristmill_store::{Store, StoreError, TokenRow};
 use sha2::{Digest, Sha256};
 
 /// What every API token begins with: secret scanners find it, and it is no JWT.
-const PREFIX: &str = "gm_";
+pub const TOKEN_PREFIX: &str = "gm_";
 
 pub(super) fn is_token(text: &str) -> bool {
-    text.starts_with(PREFIX)
+    text.starts_with(TOKEN_PREFIX)
 }
 
 /// Makes a token and answers it; it cannot be read again. `Exists` if the name is taken.
@@ -22,7 +22,7 @@ pub async fn issue_token(
     expires_at: Option<DateTime<Utc>>,
 ) -> Result<String, StoreError> {
     // 256 random bits: a plain hash of them is as good as a slow one.
-    let token = format!("{PREFIX}{}", hex::encode(rand::random::<[u8; 32]>()));
+    let token = format!("{TOKEN_PREFIX}{}", hex::encode(rand::random::<[u8; 32]>()));
     store
         .put_token(&TokenRow {
             hash: token_hash(&token),

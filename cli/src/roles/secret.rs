@@ -24,15 +24,16 @@ pub(crate) fn required(name: &str, example: &str) -> Result<String, String> {
     from_env(name)?.ok_or_else(|| format!("{name} is not set; set it (or {name}_FILE), for example to {example}"))
 }
 
-/// The content of a file, which is made with a random secret when it is not there. Readable by its owner only.
-pub(crate) fn keep(path: &Path) -> Result<String, String> {
+/// The content of a file, which is made with a random secret behind `prefix` when it is not there. Readable by its owner
+/// only.
+pub(crate) fn keep(path: &Path, prefix: &str) -> Result<String, String> {
     use std::{
         fs::OpenOptions,
         io::{ErrorKind, Write},
         os::unix::fs::OpenOptionsExt,
     };
     let describe = |error: std::io::Error| format!("{}: {error}", path.display());
-    let secret = random_hex();
+    let secret = format!("{prefix}{}", random_hex());
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(mut file) => {
             file.write_all(secret.as_bytes()).and_then(|()| file.sync_all()).map_err(describe)?;

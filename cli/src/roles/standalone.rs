@@ -59,7 +59,7 @@ pub(super) async fn run(args: StandaloneArgs) -> RoleResult {
     let tasks_lock = wait_for_old_tasks(&home).await?;
     let secret = SecretKey::from_text(&match secret::from_env("GRISTMILL_SECRET_KEY")? {
         Some(text) => text,
-        None => secret::keep(&home.join("secret.key"))?,
+        None => secret::keep(&home.join("secret.key"), "")?,
     })?;
     let objects = ObjectStore::from_url(&match secret::from_env("GRISTMILL_STORE")? {
         Some(url) => url,
@@ -158,7 +158,7 @@ fn adoption_context(secret: &SecretKey) -> DispatchContext {
 /// Makes the first user and the token that client commands on this machine use, and says where everything is.
 async fn introduce(store: &dyn Store, home: &Path, address: SocketAddr) -> RoleResult {
     let generated = gristmill_api::ensure_admin(store, secret::from_env("GRISTMILL_ADMIN_PASSWORD")?).await?;
-    let token = secret::keep(&home.join("client-token"))?;
+    let token = secret::keep(&home.join("client-token"), gristmill_api::TOKEN_PREFIX)?;
     store
         .put_token(&TokenRow {
             hash: gristmill_api::token_hash(&token),

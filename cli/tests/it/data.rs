@@ -11,9 +11,19 @@ const REDUCE: &str = "SELECT species, island, sum(birds) AS birds, sum(mass) AS 
 
 /// The lines of all CSV files in a folder.
 fn rows(folder: &Path) -> BTreeSet<String> {
-    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let files = files.filter(|path| path.extension().is_some_and(|ending| ending == "csv"));
-    files.flat_map(|path| std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    files
+        .flat_map(|path| {
+            std::fs::read_to_string(path)
+                .unwrap()
+                .lines()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,17 +33,31 @@ async fn a_partitioned_query_equals_the_whole_query() {
         ..Shape::default()
     })
     .await;
-    deployment.setup = deployment.setup.clone().env("GRISTMILL_DATA_ENGINE", binary("gristmill-data").unwrap());
+    deployment.setup = deployment
+        .setup
+        .clone()
+        .env("GRISTMILL_DATA_ENGINE", binary("gristmill-data").unwrap());
     for _ in 0..3 {
         deployment.add_worker(1, &[]);
     }
-    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/dags/penguins/data").canonicalize().unwrap();
+    let files = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../examples/dags/penguins/data")
+        .canonicalize()
+        .unwrap();
     let source = format!(
         "{{penguins: {{format: csv, path: \"file://{}/*.csv\", schema: {{flipper_length_mm: text, body_mass_g: text}}}}}}",
         files.display()
     );
-    let (parted, whole) = (deployment.dir().join("parted"), deployment.dir().join("whole"));
-    let sink = |folder: &Path| format!("{{format: csv, path: \"file://{}\", mode: overwrite}}", folder.display());
+    let (parted, whole) = (
+        deployment.dir().join("parted"),
+        deployment.dir().join("whole"),
+    );
+    let sink = |folder: &Path| {
+        format!(
+            "{{format: csv, path: \"file://{}\", mode: overwrite}}",
+            folder.display()
+        )
+    };
     let yaml = format!(
         "dag_id: penguins
 tasks:
@@ -63,7 +87,11 @@ tasks:
     assert!(parted.len() > 4, "{parted:?}");
     let shares = "SELECT count(*), count(DISTINCT a.worker) FROM task_attempts a JOIN task_instances t ON t.pk = a.ti_pk
         WHERE t.task_id = 'parted.part'";
-    assert_eq!(deployment.sql(shares).await, "9|3", "partitions, and workers that had a share");
+    assert_eq!(
+        deployment.sql(shares).await,
+        "9|3",
+        "partitions, and workers that had a share"
+    );
     let birds = "SELECT count(*) FROM task_instances WHERE task_id = 'whole.part'";
     assert_eq!(deployment.sql(birds).await, "1");
 }

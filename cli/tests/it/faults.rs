@@ -29,7 +29,11 @@ async fn scheduler_dies(point: &str) {
     deployment.schedulers.push(scheduler);
     deployment.succeeds(&run, LATER).await;
     for (instance, attempts) in deployment.ledger.attempts() {
-        assert_eq!(attempts.len(), 1, "a scheduler's death cost {instance:?} an attempt: {attempts:?}");
+        assert_eq!(
+            attempts.len(),
+            1,
+            "a scheduler's death cost {instance:?} an attempt: {attempts:?}"
+        );
     }
 }
 
@@ -40,9 +44,14 @@ async fn worker_dies(point: &str) {
         ..Shape::default()
     };
     let mut deployment = Deployment::start(Servers::shared().await, shape).await;
-    let setup = deployment.setup.clone().env("GRISTMILL_WORK_DIR", deployment.dir().join("worker-0.work"));
+    let setup = deployment
+        .setup
+        .clone()
+        .env("GRISTMILL_WORK_DIR", deployment.dir().join("worker-0.work"));
     let faulty = setup.env("GRISTMILL_FAULT_POINT", point);
-    let mut worker = faulty.start("worker-0", &["worker", "--concurrency", "8"]).unwrap();
+    let mut worker = faulty
+        .start("worker-0", &["worker", "--concurrency", "8"])
+        .unwrap();
     let run = run(&deployment).await;
     Deployment::revive(&mut worker, SOON).await;
     deployment.workers.push(worker);
@@ -50,14 +59,20 @@ async fn worker_dies(point: &str) {
 
     let mut by_instance: BTreeMap<_, Vec<(i64, String)>> = BTreeMap::new();
     for ((run, task, map, fence), ending) in deployment.endings().await {
-        by_instance.entry((run, task, map)).or_default().push((fence, ending));
+        by_instance
+            .entry((run, task, map))
+            .or_default()
+            .push((fence, ending));
     }
     let mut lost = 0;
     for (instance, mut endings) in by_instance {
         endings.sort_unstable();
         let last = endings.pop().unwrap();
         assert_eq!(last.1, "success", "{instance:?}: {endings:?}");
-        assert!(endings.iter().all(|(_, ending)| ending == "lost"), "{instance:?}: {endings:?}");
+        assert!(
+            endings.iter().all(|(_, ending)| ending == "lost"),
+            "{instance:?}: {endings:?}"
+        );
         lost += endings.len();
     }
     assert!(lost > 0, "the worker held nothing when it died");
@@ -98,6 +113,9 @@ fn every_fault_point_has_its_test() {
     let source = include_str!("faults.rs");
     for point in gristmill_common::fault::POINTS {
         let test = format!("async fn {}()", point.replace('-', "_"));
-        assert!(source.contains(&test), "no test for the fault point {point}");
+        assert!(
+            source.contains(&test),
+            "no test for the fault point {point}"
+        );
     }
 }

@@ -17,10 +17,14 @@ const SHAPE: Shape = Shape {
 async fn midway(deployment: &Deployment) -> Run {
     let items = serde_json::to_string(&(0..200).collect::<Vec<_>>()).unwrap();
     let work = step("sleep 0.4");
-    let yaml = format!("dag_id: midway\nmax_active_tasks: 200\ntasks:\n  t: {{expand: {{i: {items}}}, shell: {work}}}\n");
+    let yaml = format!(
+        "dag_id: midway\nmax_active_tasks: 200\ntasks:\n  t: {{expand: {{i: {items}}}, shell: {work}}}\n"
+    );
     let run = deployment.client.start("midway", &yaml).await;
     let some = async || (deployment.ledger.ends() >= 40).then_some(());
-    wait::until("40 tasks to have ended", SOON, some).await.unwrap();
+    wait::until("40 tasks to have ended", SOON, some)
+        .await
+        .unwrap();
     run
 }
 
@@ -88,7 +92,10 @@ async fn what_a_killed_worker_held_runs_anew() {
     deployment.succeeds(&run, LATER).await;
     assert_eq!(deployment.ledger.attempts().len(), 200);
     let lost = deployment.count_endings("lost").await;
-    assert!((1..=8).contains(&lost), "{lost} attempts of a worker with 8 slots were lost");
+    assert!(
+        (1..=8).contains(&lost),
+        "{lost} attempts of a worker with 8 slots were lost"
+    );
     assert_eq!(deployment.count_endings("success").await, 200);
 }
 
@@ -102,7 +109,10 @@ async fn a_frozen_workers_tasks_die_at_its_leases_end() {
     let lost = deployment.count_endings("lost").await;
     // It wakes, learns that it was judged lost, and takes work as another incarnation.
     worker.resume().unwrap();
-    worker.wait_for_log("starting anew as another incarnation", SOON).await.unwrap();
+    worker
+        .wait_for_log("starting anew as another incarnation", SOON)
+        .await
+        .unwrap();
     let again = deployment.client.trigger("midway").await;
     deployment.succeeds(&again, LATER).await;
     assert_eq!(deployment.count_endings("lost").await, lost);
@@ -118,17 +128,31 @@ async fn a_daemon_that_ignores_sigterm_dies_with_its_worker() {
     let daemon = r#"[ $GRISTMILL_TRY_NUMBER -gt 1 ] && exit 0
 setsid sh -c 'trap "" TERM HUP INT; echo $$ > "$TEST_DIR/daemon.tmp"; mv "$TEST_DIR/daemon.tmp" "$TEST_DIR/daemon"; while :; do sleep 1; done' &
 sleep 300"#;
-    let yaml = format!("dag_id: daemons\ntasks:\n  t: {{shell: {}}}\n", step(daemon));
+    let yaml = format!(
+        "dag_id: daemons\ntasks:\n  t: {{shell: {}}}\n",
+        step(daemon)
+    );
     let run = deployment.client.start("daemons", &yaml).await;
     let file = deployment.dir().join("daemon");
     let written = async || std::fs::read_to_string(&file).ok();
-    let daemon: u32 = wait::until("the daemon", SOON, written).await.unwrap().trim().parse().unwrap();
+    let daemon: u32 = wait::until("the daemon", SOON, written)
+        .await
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     deployment.client.task_is(&run, "t", "running").await;
     let task = deployment.ledger.of_task("t")[0].pid;
     assert!(sys::is_alive(daemon) && sys::is_alive(task));
     deployment.workers[0].kill().await.unwrap();
     let dead = async || (!sys::is_alive(daemon) && !sys::is_alive(task)).then_some(());
-    wait::until("the daemon and its parent to die", Duration::from_secs(5), dead).await.unwrap();
+    wait::until(
+        "the daemon and its parent to die",
+        Duration::from_secs(5),
+        dead,
+    )
+    .await
+    .unwrap();
     deployment.workers[0].restart().await.unwrap();
     deployment.succeeds(&run, LATER).await;
     assert_eq!(deployment.count_endings("lost").await, 1);
@@ -137,7 +161,11 @@ sleep 300"#;
 /// Redis is away for several leases under tasks that outlast it. The full form (50 tasks of 90 s, 60 s without Redis)
 /// runs with `GRISTMILL_LONG_TESTS=1`.
 async fn without_redis(away: impl AsyncFnOnce(&Redis, Duration)) {
-    let (tasks, seconds, without) = if long_tests() { (50, 90, 60) } else { (20, 25, 15) };
+    let (tasks, seconds, without) = if long_tests() {
+        (50, 90, 60)
+    } else {
+        (20, 25, 15)
+    };
     let redis = Redis::start().await.unwrap();
     let shape = Shape {
         slots: tasks,
@@ -146,13 +174,21 @@ async fn without_redis(away: impl AsyncFnOnce(&Redis, Duration)) {
     let deployment = Deployment::start(Servers::with_redis(&redis).await, shape).await;
     let items = serde_json::to_string(&(0..tasks).collect::<Vec<_>>()).unwrap();
     let work = step(&format!("sleep {seconds}"));
-    let yaml = format!("dag_id: patient\nmax_active_tasks: {tasks}\ntasks:\n  t: {{expand: {{i: {items}}}, shell: {work}}}\n");
+    let yaml = format!(
+        "dag_id: patient\nmax_active_tasks: {tasks}\ntasks:\n  t: {{expand: {{i: {items}}}, shell: {work}}}\n"
+    );
     let run = deployment.client.start("patient", &yaml).await;
     let all = async || (deployment.ledger.of_task("t").len() == tasks as usize).then_some(());
-    wait::until("all tasks to have started", SOON, all).await.unwrap();
+    wait::until("all tasks to have started", SOON, all)
+        .await
+        .unwrap();
     away(&redis, Duration::from_secs(without)).await;
     deployment.succeeds(&run, LATER).await;
-    assert_eq!(deployment.ledger.of_task("t").len(), tasks as usize, "tasks died while Redis was away");
+    assert_eq!(
+        deployment.ledger.of_task("t").len(),
+        tasks as usize,
+        "tasks died while Redis was away"
+    );
     assert_eq!(deployment.count_endings("success").await, tasks as usize);
 }
 

@@ -7,7 +7,9 @@ use gristmill_testkit::wait;
 fn wide(dag_id: &str, seconds: &str) -> String {
     let work = step(&format!("sleep {seconds}"));
     let items = serde_json::to_string(&(0..200).collect::<Vec<_>>()).unwrap();
-    format!("dag_id: {dag_id}\nmax_active_tasks: 200\ntasks:\n  t:\n    expand: {{i: {items}}}\n    shell: {work}\n")
+    format!(
+        "dag_id: {dag_id}\nmax_active_tasks: 200\ntasks:\n  t:\n    expand: {{i: {items}}}\n    shell: {work}\n"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,8 +26,13 @@ async fn two_schedulers_and_three_workers_run_each_task_once() {
     assert_eq!(attempts.len(), 200);
     assert!(attempts.values().all(|attempts| attempts.len() == 1));
     assert_eq!(deployment.count_endings("success").await, 200);
-    assert!(deployment.ledger.most_at_once(|_| true) <= 24, "more ran at once than there are slots");
-    let workers = deployment.sql("SELECT count(DISTINCT worker) FROM task_attempts").await;
+    assert!(
+        deployment.ledger.most_at_once(|_| true) <= 24,
+        "more ran at once than there are slots"
+    );
+    let workers = deployment
+        .sql("SELECT count(DISTINCT worker) FROM task_attempts")
+        .await;
     assert_eq!(workers, "3", "workers that had a share");
 }
 
@@ -37,12 +44,21 @@ async fn a_run_goes_on_when_one_of_two_schedulers_dies() {
         slots: 8,
     };
     let deployment = Deployment::of(shape).await;
-    let run = deployment.client.start("orphaned", &wide("orphaned", "0.2")).await;
+    let run = deployment
+        .client
+        .start("orphaned", &wide("orphaned", "0.2"))
+        .await;
     let some = async || (deployment.ledger.ends() >= 30).then_some(());
-    wait::until("30 tasks to have ended", SOON, some).await.unwrap();
+    wait::until("30 tasks to have ended", SOON, some)
+        .await
+        .unwrap();
     deployment.schedulers[0].kill().await.unwrap();
     deployment.succeeds(&run, LATER).await;
-    assert_eq!(deployment.ledger.of_task("t").len(), 200, "a scheduler's death costs no attempt");
+    assert_eq!(
+        deployment.ledger.of_task("t").len(),
+        200,
+        "a scheduler's death costs no attempt"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +98,20 @@ tasks:
         load += change;
         assert!(load <= 5, "{load} of 5 slots were taken at one instant");
     }
-    let last_free = ledger.of_task("free").iter().map(|a| a.start).max().unwrap();
-    let last_pooled = ledger.of_task("double").iter().map(|a| a.start).max().unwrap();
-    assert!(last_free < last_pooled, "tasks without the pool waited for it");
+    let last_free = ledger
+        .of_task("free")
+        .iter()
+        .map(|a| a.start)
+        .max()
+        .unwrap();
+    let last_pooled = ledger
+        .of_task("double")
+        .iter()
+        .map(|a| a.start)
+        .max()
+        .unwrap();
+    assert!(
+        last_free < last_pooled,
+        "tasks without the pool waited for it"
+    );
 }

@@ -25,16 +25,35 @@ impl Standalone {
         std::fs::create_dir(&dags).unwrap();
         // Its worker passes no variables on.
         let text = |path: &Path| serde_json::to_string(path.to_str().unwrap()).unwrap();
-        let env = format!("{{TEST_STEP: {}, TEST_LEDGER: {}, TEST_DIR: {}}}", text(&steps.script), text(&steps.ledger), text(dir.path()));
-        std::fs::write(dags.join(file), format!("default_args: {{env: {env}}}\n{tasks}")).unwrap();
+        let env = format!(
+            "{{TEST_STEP: {}, TEST_LEDGER: {}, TEST_DIR: {}}}",
+            text(&steps.script),
+            text(&steps.ledger),
+            text(dir.path())
+        );
+        std::fs::write(
+            dags.join(file),
+            format!("default_args: {{env: {env}}}\n{tasks}"),
+        )
+        .unwrap();
         let home = dir.path().join("home");
         let address = format!("127.0.0.1:{}", free_port().unwrap());
         let setup = Setup::new(binary("gristmill").unwrap(), dir.path())
             .env("GRISTMILL_ADMIN_PASSWORD", "for-tests-only")
             .env("GRISTMILL_API_URL", format!("http://{address}"))
             .env("GRISTMILL_TOKEN_FILE", home.join("client-token"));
-        let args = ["standalone", "--home", home.to_str().unwrap(), "--dags", dags.to_str().unwrap(), "--listen", &address];
-        let role = setup.start("standalone", &[&args[..], &["--concurrency", "4"]].concat()).unwrap();
+        let args = [
+            "standalone",
+            "--home",
+            home.to_str().unwrap(),
+            "--dags",
+            dags.to_str().unwrap(),
+            "--listen",
+            &address,
+        ];
+        let role = setup
+            .start("standalone", &[&args[..], &["--concurrency", "4"]].concat())
+            .unwrap();
         let ledger = Ledger { file: steps.ledger };
         let standalone = Self {
             role,
@@ -48,7 +67,10 @@ impl Standalone {
     }
 
     async fn is_up(&self) {
-        self.role.wait_for_http(&format!("http://{}/health", self.address), 200, SOON).await.unwrap();
+        self.role
+            .wait_for_http(&format!("http://{}/health", self.address), 200, SOON)
+            .await
+            .unwrap();
     }
 
     fn client(&self) -> Client {
@@ -59,19 +81,46 @@ impl Standalone {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_runs_a_dag_on_a_standalone() {
-    let yaml = format!("dag_id: local\ntasks:\n  a: {{shell: {}}}\n  b: {{depends_on: [a], shell: {}}}\n", step("echo 7"), step("exit 3"));
+    let yaml = format!(
+        "dag_id: local\ntasks:\n  a: {{shell: {}}}\n  b: {{depends_on: [a], shell: {}}}\n",
+        step("echo 7"),
+        step("exit 3")
+    );
     let standalone = Standalone::start("local.yaml", &yaml).await;
-    let output = standalone.setup.run(&["run", "local", "--wait", "--logs", "--timeout", "60s"]).await.unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(1), "a failed run is exit code 1\n{stdout}{stderr}");
-    let output = standalone.setup.run(&["run", "local", "--wait", "--timeout", "1ms"]).await.unwrap();
-    assert_eq!(output.status.code(), Some(4), "a wait that timed out is exit code 4\n{}", String::from_utf8_lossy(&output.stderr));
+    let output = standalone
+        .setup
+        .run(&["run", "local", "--wait", "--logs", "--timeout", "60s"])
+        .await
+        .unwrap();
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "a failed run is exit code 1\n{stdout}{stderr}"
+    );
+    let output = standalone
+        .setup
+        .run(&["run", "local", "--wait", "--timeout", "1ms"])
+        .await
+        .unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(4),
+        "a wait that timed out is exit code 4\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_standalone_finishes_its_runs_after_a_restart() {
     let items = serde_json::to_string(&(0..30).collect::<Vec<_>>()).unwrap();
-    let (work, last) = (step("sleep 0.4; echo $I"), step(r#"python3 -c 'import json, sys; print(sum(int(x) for x in json.load(sys.stdin)))'"#));
+    let (work, last) = (
+        step("sleep 0.4; echo $I"),
+        step(r#"python3 -c 'import json, sys; print(sum(int(x) for x in json.load(sys.stdin)))'"#),
+    );
     let tasks = format!(
         "dag_id: local
 tasks:
@@ -84,11 +133,21 @@ tasks:
     let run = client.trigger("local").await;
     for ends in [6, 14] {
         let midway = async || (standalone.ledger.ends() >= ends).then_some(());
-        wait::until("the middle of the run", SOON, midway).await.unwrap();
+        wait::until("the middle of the run", SOON, midway)
+            .await
+            .unwrap();
         standalone.role.kill().await.unwrap();
-        let running: Vec<u32> = standalone.ledger.of_task("t").iter().filter(|a| a.end.is_none()).map(|a| a.pid).collect();
+        let running: Vec<u32> = standalone
+            .ledger
+            .of_task("t")
+            .iter()
+            .filter(|a| a.end.is_none())
+            .map(|a| a.pid)
+            .collect();
         let dead = async || running.iter().all(|pid| !sys::is_alive(*pid)).then_some(());
-        wait::until("what it ran to die", Duration::from_secs(5), dead).await.unwrap();
+        wait::until("what it ran to die", Duration::from_secs(5), dead)
+            .await
+            .unwrap();
         standalone.role.restart().await.unwrap();
         standalone.is_up().await;
     }
@@ -96,9 +155,18 @@ tasks:
     assert_eq!(ended["state"], "success", "{ended}");
     assert_eq!(client.xcom(&run, "sum").await, (29 * 30 / 2).to_string());
     standalone.ledger.check();
-    let instances: BTreeSet<i32> = standalone.ledger.attempts().keys().filter(|(_, task, _)| task == "t").map(|(.., map)| *map).collect();
+    let instances: BTreeSet<i32> = standalone
+        .ledger
+        .attempts()
+        .keys()
+        .filter(|(_, task, _)| task == "t")
+        .map(|(.., map)| *map)
+        .collect();
     assert_eq!(instances.len(), 30);
     let attempts = standalone.ledger.of_task("t").len();
     // Each kill can cost the four that ran, and four whose endings were not applied yet.
-    assert!((30..=46).contains(&attempts), "{attempts} attempts for 30 tasks and two kills");
+    assert!(
+        (30..=46).contains(&attempts),
+        "{attempts} attempts for 30 tasks and two kills"
+    );
 }

@@ -44,8 +44,9 @@ pub trait Presence: Send + Sync + std::fmt::Debug {
     /// All leases that stand under the current epoch: the judge's input. Costs O(workers).
     async fn leases(&self) -> Result<LeaseSnapshot, PresenceError>;
 
-    /// Judges an incarnation lost: it can neither renew, restore nor claim from now on.
-    async fn revoke(&self, incarnation: &str) -> Result<(), PresenceError>;
+    /// Judges an incarnation lost: it can neither renew, restore nor claim from now on. Answers the `seq` that its lease
+    /// had reached, if it had one under the current epoch: more than the judge saw means that it came back in between.
+    async fn revoke(&self, incarnation: &str) -> Result<Option<u64>, PresenceError>;
 
     /// Gives the lease back. The records of what it still held stand until they expire.
     async fn deregister(&self, incarnation: &str) -> Result<(), PresenceError>;
@@ -59,6 +60,9 @@ pub trait Presence: Send + Sync + std::fmt::Debug {
 
     /// Who holds these dispatches.
     async fn holders(&self, dispatches: &[TiFence]) -> Result<Holders, PresenceError>;
+
+    /// Who holds these dispatches; those that nobody does can never be claimed from now on, under the answer's epoch.
+    async fn seal(&self, dispatches: &[TiFence]) -> Result<Holders, PresenceError>;
 
     /// Ends claims after their endings were confirmed. Each leaves a tombstone that refuses redeliveries. What another
     /// incarnation holds is left alone.

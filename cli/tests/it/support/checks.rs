@@ -8,7 +8,12 @@ impl Deployment {
     /// Waits for a run's end, asserts that it was a success, and that nothing is left behind.
     pub(crate) async fn succeeds(&self, run: &Run, patience: Duration) {
         let ended = self.client.ended(run, patience).await;
-        assert_eq!(ended["state"], "success", "{ended}\n{:#?}", bad(&self.client, run).await);
+        assert_eq!(
+            ended["state"],
+            "success",
+            "{ended}\n{:#?}",
+            bad(&self.client, run).await
+        );
         self.settles().await;
     }
 
@@ -40,7 +45,11 @@ impl Deployment {
         let waited = wait_while(SOON, async || {
             last = self.client.get("/queues").await;
             let queues = last["queues"].as_array().unwrap();
-            queues.iter().any(|queue| ["scheduled", "broker", "running"].iter().any(|key| queue[key] != 0))
+            queues.iter().any(|queue| {
+                ["scheduled", "broker", "running"]
+                    .iter()
+                    .any(|key| queue[key] != 0)
+            })
         });
         assert!(waited.await, "queues are not empty: {last}");
     }
@@ -53,9 +62,14 @@ impl Deployment {
         for ((run, task, map), attempts) in self.ledger.attempts() {
             for attempt in attempts {
                 let key = (run.clone(), task.clone(), map, attempt.fence);
-                let ending = records.get(&key).unwrap_or_else(|| panic!("{key:?} ran and has no record"));
+                let ending = records
+                    .get(&key)
+                    .unwrap_or_else(|| panic!("{key:?} ran and has no record"));
                 assert!(
-                    ending == "lost" || ending == "requeued" || attempt.end.is_some() || ending != "success",
+                    ending == "lost"
+                        || ending == "requeued"
+                        || attempt.end.is_some()
+                        || ending != "success",
                     "{key:?} was killed and is recorded as {ending}"
                 );
             }
@@ -72,7 +86,12 @@ impl Deployment {
             let [run, task, map, fence, ending] = words[..] else {
                 panic!("a strange row: {line}");
             };
-            let key = (run.to_owned(), task.to_owned(), map.parse().unwrap(), fence.parse().unwrap());
+            let key = (
+                run.to_owned(),
+                task.to_owned(),
+                map.parse().unwrap(),
+                fence.parse().unwrap(),
+            );
             (key, ending.to_owned())
         };
         rows.lines().map(parse).collect()
@@ -80,7 +99,11 @@ impl Deployment {
 
     /// Number of attempts that ended so.
     pub(crate) async fn count_endings(&self, ending: &str) -> usize {
-        self.endings().await.values().filter(|of| *of == ending).count()
+        self.endings()
+            .await
+            .values()
+            .filter(|of| *of == ending)
+            .count()
     }
 }
 
@@ -99,5 +122,7 @@ async fn wait_while(patience: Duration, mut condition: impl AsyncFnMut() -> bool
 /// The task instances that are in the way of a success.
 async fn bad(client: &Client, run: &Run) -> Vec<Value> {
     let all = client.instances(run).await;
-    all.into_iter().filter(|instance| instance["state"] != "success").collect()
+    all.into_iter()
+        .filter(|instance| instance["state"] != "success")
+        .collect()
 }

@@ -16,7 +16,11 @@ pub(crate) struct Run {
 impl Run {
     /// Its path below `/api/v2`.
     pub(crate) fn path(&self) -> String {
-        format!("/dags/{}/dagRuns/{}", self.dag_id, self.run_id.replace('+', "%2B"))
+        format!(
+            "/dags/{}/dagRuns/{}",
+            self.dag_id,
+            self.run_id.replace('+', "%2B")
+        )
     }
 }
 
@@ -31,19 +35,32 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(address: String, token: String) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(40)).build().unwrap();
-        Self { http, address, token }
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(40))
+            .build()
+            .unwrap();
+        Self {
+            http,
+            address,
+            token,
+        }
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("{}/api/v2{path}", self.address)).bearer_auth(&self.token)
+        self.http
+            .request(method, format!("{}/api/v2{path}", self.address))
+            .bearer_auth(&self.token)
     }
 
     async fn answer(request: reqwest::RequestBuilder) -> reqwest::Result<(StatusCode, Value)> {
         let answer = request.send().await?;
         let status = answer.status();
         let text = answer.text().await?;
-        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+        Ok((
+            status,
+            serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        ))
     }
 
     /// A GET that has to succeed.
@@ -55,14 +72,18 @@ impl Client {
 
     /// A GET as text, which has to succeed.
     pub(crate) async fn text(&self, path: &str) -> String {
-        let request = self.request(Method::GET, path).header("accept", "text/plain");
+        let request = self
+            .request(Method::GET, path)
+            .header("accept", "text/plain");
         let answer = request.send().await.unwrap().error_for_status().unwrap();
         answer.text().await.unwrap()
     }
 
     /// A POST that has to succeed.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
-        let (status, body) = Self::answer(self.request(Method::POST, path).json(body)).await.unwrap();
+        let (status, body) = Self::answer(self.request(Method::POST, path).json(body))
+            .await
+            .unwrap();
         assert!(status.is_success(), "POST {path}: {status} {body}");
         body
     }
@@ -70,15 +91,24 @@ impl Client {
     /// Deploys one DAG file.
     pub(crate) async fn deploy(&self, yaml: &str) {
         let request = self.request(Method::POST, "/dags/deploy?file_name=test.yaml");
-        let request = request.header("content-type", "application/yaml").body(yaml.to_owned());
+        let request = request
+            .header("content-type", "application/yaml")
+            .body(yaml.to_owned());
         let (status, body) = Self::answer(request).await.unwrap();
-        let errors = body["errors"].as_array().is_none_or(|errors| !errors.is_empty());
-        assert!(status.is_success() && !errors, "deploying: {status} {body}\n{yaml}");
+        let errors = body["errors"]
+            .as_array()
+            .is_none_or(|errors| !errors.is_empty());
+        assert!(
+            status.is_success() && !errors,
+            "deploying: {status} {body}\n{yaml}"
+        );
     }
 
     /// Makes a run.
     pub(crate) async fn trigger(&self, dag_id: &str) -> Run {
-        let run = self.post(&format!("/dags/{dag_id}/dagRuns"), &json!({})).await;
+        let run = self
+            .post(&format!("/dags/{dag_id}/dagRuns"), &json!({}))
+            .await;
         Run {
             dag_id: dag_id.to_owned(),
             run_id: run["dag_run_id"].as_str().unwrap().to_owned(),
@@ -116,24 +146,34 @@ impl Client {
 
     /// Every task instance of a run.
     pub(crate) async fn instances(&self, run: &Run) -> Vec<Value> {
-        let page = self.get(&format!("{}/taskInstances?limit=1000", run.path())).await;
+        let page = self
+            .get(&format!("{}/taskInstances?limit=1000", run.path()))
+            .await;
         page["task_instances"].as_array().unwrap().clone()
     }
 
     /// One task instance that is not mapped.
     pub(crate) async fn instance(&self, run: &Run, task: &str) -> Value {
-        self.get(&format!("{}/taskInstances/{task}", run.path())).await
+        self.get(&format!("{}/taskInstances/{task}", run.path()))
+            .await
     }
 
     /// The return value of a task.
     pub(crate) async fn xcom(&self, run: &Run, task: &str) -> Value {
-        let path = format!("{}/taskInstances/{task}/xcomEntries/return_value", run.path());
+        let path = format!(
+            "{}/taskInstances/{task}/xcomEntries/return_value",
+            run.path()
+        );
         self.get(&path).await["value"].clone()
     }
 
     /// Waits until a task instance is in a state.
     pub(crate) async fn task_is(&self, run: &Run, task: &str, state: &str) {
         let what = format!("{task} of {run:?} to be {state}");
-        wait::until(&what, SOON, async || (self.instance(run, task).await["state"] == state).then_some(())).await.unwrap();
+        wait::until(&what, SOON, async || {
+            (self.instance(run, task).await["state"] == state).then_some(())
+        })
+        .await
+        .unwrap();
     }
 }

@@ -61,17 +61,22 @@ impl Deployment {
     pub(crate) async fn start(servers: Servers, shape: Shape) -> Self {
         let deployment = Self::launch(servers, shape).await;
         let health = format!("{}/health", deployment.client.address);
-        deployment.api.wait_for_http(&health, 200, super::SOON).await.unwrap();
+        deployment
+            .api
+            .wait_for_http(&health, 200, super::SOON)
+            .await
+            .unwrap();
         deployment
     }
 
     /// Starts the processes and waits for nothing.
     pub(crate) async fn launch(servers: Servers, shape: Shape) -> Self {
-        let token = uuid::Uuid::new_v4().to_string();
+        // The database has the hash only. Straight into it: signing in costs a password hash, slow in a debug build.
+        let token = format!("gm_{}", uuid::Uuid::new_v4().simple());
         servers
             .sql(&format!(
-                "INSERT INTO api_tokens (hash, name, role, created_at) VALUES ('{}', 'test', 'admin', now())",
-                gristmill_api::token_hash(&token)
+                "INSERT INTO api_tokens (hash, name, role, created_at)
+                 VALUES (encode(sha256('{token}'), 'hex'), 'test', 'admin', now())"
             ))
             .await;
         Self::launch_on(servers, shape, token)
@@ -123,13 +128,17 @@ impl Deployment {
     /// Starts one more scheduler.
     pub(crate) fn add_scheduler(&mut self) {
         let name = format!("scheduler-{}", self.schedulers.len());
-        self.schedulers.push(self.setup.start(&name, &["scheduler"]).unwrap());
+        self.schedulers
+            .push(self.setup.start(&name, &["scheduler"]).unwrap());
     }
 
     /// Starts one more worker.
     pub(crate) fn add_worker(&mut self, slots: u32, more: &[&str]) {
         let name = format!("worker-{}", self.workers.len());
-        let (slots, work_dir) = (slots.to_string(), self.dir.path().join(format!("{name}.work")));
+        let (slots, work_dir) = (
+            slots.to_string(),
+            self.dir.path().join(format!("{name}.work")),
+        );
         let setup = self.setup.clone().env("GRISTMILL_WORK_DIR", work_dir);
         let args = [&["worker", "--concurrency", &slots, "--name", &name], more].concat();
         self.workers.push(setup.start(&name, &args).unwrap());
@@ -137,9 +146,17 @@ impl Deployment {
 
     /// Runs a client command, which has to succeed; gives its standard output.
     pub(crate) async fn command(&self, args: &[&str]) -> String {
-        let Output { status, stdout, stderr } = self.setup.run(args).await.unwrap();
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = self.setup.run(args).await.unwrap();
         let stdout = String::from_utf8_lossy(&stdout).into_owned();
-        assert!(status.success(), "{args:?}: {status}\n{stdout}{}", String::from_utf8_lossy(&stderr));
+        assert!(
+            status.success(),
+            "{args:?}: {status}\n{stdout}{}",
+            String::from_utf8_lossy(&stderr)
+        );
         stdout
     }
 
@@ -151,6 +168,8 @@ impl Deployment {
     /// Starts a role that died at its fault point again, without the fault.
     pub(crate) async fn revive(role: &mut Role, patience: Duration) {
         role.wait(patience).await.unwrap();
-        role.restart_with(&[("GRISTMILL_FAULT_POINT", "")]).await.unwrap();
+        role.restart_with(&[("GRISTMILL_FAULT_POINT", "")])
+            .await
+            .unwrap();
     }
 }

@@ -36,11 +36,20 @@ impl Ledger {
             let [kind, run, task, map, fence, try_number, pid, at, extra] = words[..] else {
                 panic!("a strange line in the ledger: {line:?}");
             };
-            let attempts = found.entry((run.to_owned(), task.to_owned(), map.parse().unwrap())).or_default();
-            let (fence, pid, at) = (fence.parse().unwrap(), pid.parse().unwrap(), at.parse().unwrap());
+            let attempts = found
+                .entry((run.to_owned(), task.to_owned(), map.parse().unwrap()))
+                .or_default();
+            let (fence, pid, at) = (
+                fence.parse().unwrap(),
+                pid.parse().unwrap(),
+                at.parse().unwrap(),
+            );
             match kind {
                 "S" => {
-                    assert!(attempts.iter().all(|a| a.fence != fence), "a dispatch was started twice: {line}\n{text}");
+                    assert!(
+                        attempts.iter().all(|a| a.fence != fence),
+                        "a dispatch was started twice: {line}\n{text}"
+                    );
                     attempts.push(Attempt {
                         fence,
                         try_number: try_number.parse().unwrap(),
@@ -50,10 +59,16 @@ impl Ledger {
                     });
                 }
                 "E" => {
-                    let attempt = attempts.iter_mut().find(|a| a.fence == fence && a.end.is_none());
-                    attempt.unwrap_or_else(|| panic!("an end without its start: {line}\n{text}")).end = Some(at);
+                    let attempt = attempts
+                        .iter_mut()
+                        .find(|a| a.fence == fence && a.end.is_none());
+                    attempt
+                        .unwrap_or_else(|| panic!("an end without its start: {line}\n{text}"))
+                        .end = Some(at);
                 }
-                "X" => panic!("{line}: process {extra} of an earlier attempt was alive when this one started\n{text}"),
+                "X" => panic!(
+                    "{line}: process {extra} of an earlier attempt was alive when this one started\n{text}"
+                ),
                 _ => panic!("a strange line in the ledger: {line:?}"),
             }
         }
@@ -63,7 +78,9 @@ impl Ledger {
     /// Attempts of one task, over all of its instances.
     pub(crate) fn of_task(&self, task: &str) -> Vec<Attempt> {
         let all = self.attempts().into_iter();
-        all.filter(|((_, of, _), _)| of == task).flat_map(|(_, attempts)| attempts).collect()
+        all.filter(|((_, of, _), _)| of == task)
+            .flat_map(|(_, attempts)| attempts)
+            .collect()
     }
 
     /// No two attempts of one task instance overlap in time, and fences and try numbers rise.
@@ -71,12 +88,25 @@ impl Ledger {
         for (instance, attempts) in self.attempts() {
             for pair in attempts.windows(2) {
                 let (before, after) = (&pair[0], &pair[1]);
-                assert!(before.fence < after.fence, "{instance:?}: the fence does not rise: {attempts:?}");
-                assert!(before.start < after.start, "{instance:?}: started out of order: {attempts:?}");
-                assert!(before.end.is_none_or(|end| end <= after.start), "{instance:?}: two attempts at once: {attempts:?}");
+                assert!(
+                    before.fence < after.fence,
+                    "{instance:?}: the fence does not rise: {attempts:?}"
+                );
+                assert!(
+                    before.start < after.start,
+                    "{instance:?}: started out of order: {attempts:?}"
+                );
+                assert!(
+                    before.end.is_none_or(|end| end <= after.start),
+                    "{instance:?}: two attempts at once: {attempts:?}"
+                );
             }
             let tries: BTreeSet<i32> = attempts.iter().map(|a| a.try_number).collect();
-            assert_eq!(tries.len(), attempts.len(), "{instance:?}: two attempts with one number: {attempts:?}");
+            assert_eq!(
+                tries.len(),
+                attempts.len(),
+                "{instance:?}: two attempts with one number: {attempts:?}"
+            );
         }
     }
 

@@ -36,5 +36,9 @@ pub(crate) fn keep_if_asked(dir: &DataDir) {
         return;
     };
     // Best effort: the test has failed already.
-    let _ = std::process::Command::new("cp").arg("-r").arg(dir.path()).arg(place).status();
+    let _ = std::process::Command::new("cp")
+        .arg("-r")
+        .arg(dir.path())
+        .arg(place)
+        .status();
 }

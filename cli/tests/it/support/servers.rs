@@ -26,28 +26,45 @@ static MIGRATED: OnceCell<Database> = OnceCell::const_new();
 impl Servers {
     /// On the shared servers.
     pub(crate) async fn shared() -> Self {
-        let template = MIGRATED.get_or_init(|| async { migrated(shared::postgres_database().await.unwrap()).await }).await;
-        let (database, vhost, redis) =
-            tokio::join!(shared::postgres_database_like(template), shared::rabbitmq_vhost(), shared::redis_db());
+        let template = MIGRATED
+            .get_or_init(|| async { migrated(shared::postgres_database().await.unwrap()).await })
+            .await;
+        let (database, vhost, redis) = tokio::join!(
+            shared::postgres_database_like(template),
+            shared::rabbitmq_vhost(),
+            shared::redis_db()
+        );
         Self::of(database.unwrap(), vhost.unwrap(), redis.unwrap())
     }
 
     /// With a PostgreSQL that only this test uses.
     pub(crate) async fn with_postgres(postgres: &Postgres) -> Self {
         let database = migrated(Database::create(&postgres.url(), None).await.unwrap()).await;
-        Self::of(database, shared::rabbitmq_vhost().await.unwrap(), shared::redis_db().await.unwrap())
+        Self::of(
+            database,
+            shared::rabbitmq_vhost().await.unwrap(),
+            shared::redis_db().await.unwrap(),
+        )
     }
 
     /// With a RabbitMQ that only this test uses.
     pub(crate) async fn with_rabbitmq(rabbitmq: &RabbitMq) -> Self {
-        let Self { database, redis, .. } = Self::shared().await;
+        let Self {
+            database, redis, ..
+        } = Self::shared().await;
         Self::of(database, rabbitmq.vhost().await.unwrap(), redis)
     }
 
     /// With a Redis that only this test uses.
     pub(crate) async fn with_redis(redis: &Redis) -> Self {
-        let Self { database, vhost, .. } = Self::shared().await;
-        Self::of(database, vhost, RedisDb::create(&redis.url()).await.unwrap())
+        let Self {
+            database, vhost, ..
+        } = Self::shared().await;
+        Self::of(
+            database,
+            vhost,
+            RedisDb::create(&redis.url()).await.unwrap(),
+        )
     }
 
     fn of(database: Database, vhost: Vhost, redis: RedisDb) -> Self {
@@ -63,7 +80,12 @@ impl Servers {
 
     /// Runs one statement; rows as lines, columns parted by `|`.
     pub(crate) async fn sql(&self, statement: &str) -> String {
-        self.database.sql(statement).await.unwrap().trim().to_owned()
+        self.database
+            .sql(statement)
+            .await
+            .unwrap()
+            .trim()
+            .to_owned()
     }
 }
 
@@ -73,6 +95,10 @@ async fn migrated(database: Database) -> Database {
         .env("GRISTMILL_DATABASE_URL", database.url())
         .env("GRISTMILL_ADMIN_PASSWORD", "for-tests-only");
     let output = setup.run(&["migrate"]).await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     database
 }

@@ -109,6 +109,21 @@ impl State {
         }
     }
 
+    pub(super) fn seal(&mut self, dispatches: &[TiFence], expires: i64, now: i64) -> Holders {
+        let answer = self.holders(dispatches, now);
+        for dispatch in dispatches {
+            if self.record(*dispatch, now).is_none() {
+                let mark = Record {
+                    holder: None,
+                    claim_by: 0,
+                    expires,
+                };
+                self.records.insert(*dispatch, mark);
+            }
+        }
+        answer
+    }
+
     pub(super) fn release(&mut self, incarnation: &str, dispatch: TiFence, slack: i64, now: i64) {
         let record = self.records.get_mut(&dispatch).filter(|r| r.expires > now);
         if let Some(record) = record

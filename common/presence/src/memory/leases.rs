@@ -170,12 +170,15 @@ impl State {
         }
     }
 
-    pub(super) fn revoke(&mut self, incarnation: &str, expires: i64) {
+    pub(super) fn revoke(&mut self, incarnation: &str, expires: i64, now: i64) -> Option<u64> {
+        let known = self
+            .lease(incarnation, now)
+            .map(|lease| (lease.epoch, lease.seq));
         let mark = Lease {
             info: None,
             status: WorkerStatus::default(),
-            seq: 0,
-            epoch: self.epoch,
+            seq: known.map_or(0, |(_, seq)| seq),
+            epoch: known.map_or(0, |(epoch, _)| epoch),
             revoked: true,
             renewed: 0,
             refreshed: 0,
@@ -183,6 +186,9 @@ impl State {
             expires,
         };
         self.leases.insert(incarnation.to_owned(), mark);
+        known
+            .filter(|(epoch, _)| *epoch == self.epoch)
+            .map(|(_, seq)| seq)
     }
 
     pub(super) fn deregister(&mut self, incarnation: &str) {

@@ -155,10 +155,10 @@ impl Presence for MemoryPresence {
         Ok(state.leases(now))
     }
 
-    async fn revoke(&self, incarnation: &str) -> Result<(), PresenceError> {
+    async fn revoke(&self, incarnation: &str) -> Result<Option<u64>, PresenceError> {
         let (mut state, now) = self.enter()?;
-        state.revoke(incarnation, now + millis(self.shared.config.claim_ttl));
-        Ok(())
+        let expires = now + millis(self.shared.config.claim_ttl);
+        Ok(state.revoke(incarnation, expires, now))
     }
 
     async fn deregister(&self, incarnation: &str) -> Result<(), PresenceError> {
@@ -181,6 +181,12 @@ impl Presence for MemoryPresence {
     async fn holders(&self, dispatches: &[TiFence]) -> Result<Holders, PresenceError> {
         let (state, now) = self.enter()?;
         Ok(state.holders(dispatches, now))
+    }
+
+    async fn seal(&self, dispatches: &[TiFence]) -> Result<Holders, PresenceError> {
+        let (mut state, now) = self.enter()?;
+        let expires = now + millis(self.shared.config.claim_ttl);
+        Ok(state.seal(dispatches, expires, now))
     }
 
     async fn release(

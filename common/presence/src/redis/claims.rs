@@ -50,13 +50,36 @@ pub(super) async fn holders(
     presence: &RedisPresence,
     dispatches: &[TiFence],
 ) -> Result<Holders, PresenceError> {
-    let (epoch, redis_time_ms, records): (i64, i64, Vec<String>) = presence
+    let answer = presence
         .run(&script::HOLDERS, |call| {
             for dispatch in dispatches {
                 call.key(presence.keys.claim(*dispatch));
             }
         })
         .await?;
+    read_holders(presence, answer, dispatches.len())
+}
+
+pub(super) async fn seal(
+    presence: &RedisPresence,
+    dispatches: &[TiFence],
+) -> Result<Holders, PresenceError> {
+    let answer = presence
+        .run(&script::SEAL, |call| {
+            call.arg(millis(presence.config.claim_ttl));
+            for dispatch in dispatches {
+                call.key(presence.keys.claim(*dispatch));
+            }
+        })
+        .await?;
+    read_holders(presence, answer, dispatches.len())
+}
+
+fn read_holders(
+    presence: &RedisPresence,
+    (epoch, redis_time_ms, records): (i64, i64, Vec<String>),
+    asked: usize,
+) -> Result<Holders, PresenceError> {
     let holders = records
         .iter()
         .map(|record| holder(presence, record))
@@ -64,7 +87,7 @@ pub(super) async fn holders(
     Ok(Holders {
         epoch,
         redis_time_ms,
-        holders: complete(presence, holders, dispatches.len())?,
+        holders: complete(presence, holders, asked)?,
     })
 }
 

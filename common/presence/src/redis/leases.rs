@@ -132,7 +132,7 @@ pub(super) async fn all(presence: &RedisPresence) -> Result<LeaseSnapshot, Prese
 pub(super) async fn revoke(
     presence: &RedisPresence,
     incarnation: &str,
-) -> Result<(), PresenceError> {
+) -> Result<Option<u64>, PresenceError> {
     presence
         .run(&script::REVOKE, |call| {
             call.key(presence.keys.workers())

@@ -96,7 +96,7 @@ impl Presence for RedisPresence {
         leases::all(self).await
     }
 
-    async fn revoke(&self, incarnation: &str) -> Result<(), PresenceError> {
+    async fn revoke(&self, incarnation: &str) -> Result<Option<u64>, PresenceError> {
         leases::revoke(self, incarnation).await
     }
 
@@ -114,6 +114,10 @@ impl Presence for RedisPresence {
 
     async fn holders(&self, dispatches: &[TiFence]) -> Result<Holders, PresenceError> {
         claims::holders(self, dispatches).await
+    }
+
+    async fn seal(&self, dispatches: &[TiFence]) -> Result<Holders, PresenceError> {
+        claims::seal(self, dispatches).await
     }
 
     async fn release(

@@ -21,6 +21,7 @@ scripts! {
     DEREGISTER = "prelude.lua", "deregister.lua";
     CLAIM = "prelude.lua", "claim.lua";
     HOLDERS = "prelude.lua", "holders.lua";
+    SEAL = "prelude.lua", "seal.lua";
     RELEASE = "prelude.lua", "release.lua";
     CANCEL = "prelude.lua", "cancel.lua";
     DELETE_XCOMS = "delete_xcoms.lua";

@@ -54,6 +54,7 @@ conformance! {
             restoring_learns_of_cancels,
         }
         claims::{
+            what_nobody_holds_is_sealed,
             of_a_hundred_racing_claims_one_is_granted,
             a_batch_is_answered_in_order,
             a_dispatch_twice_in_a_batch_is_granted_once,

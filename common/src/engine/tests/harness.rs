@@ -28,24 +28,24 @@ pub(super) const RUN: RunPk = RunPk(1);
 /// What one transaction asked for beside its writes.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    pub stale: usize,
-    pub to_cancel: Vec<TiPk>,
-    pub ended_runs: Vec<RunPk>,
-    pub dispatched: Vec<TiPk>,
+    pub(super) stale: usize,
+    pub(super) to_cancel: Vec<TiPk>,
+    pub(super) ended_runs: Vec<RunPk>,
+    pub(super) dispatched: Vec<TiPk>,
     /// Whether any run was written.
-    pub wrote_runs: bool,
+    pub(super) wrote_runs: bool,
 }
 
 pub(super) struct World {
-    pub now: DateTime<Utc>,
-    pub plan: Arc<Plan>,
-    pub runs: BTreeMap<RunPk, RunRow>,
-    pub tis: BTreeMap<TiPk, TiRow>,
-    pub limits: BTreeMap<LimitKey, LimitRow>,
-    pub attempts: Vec<AttemptRow>,
-    pub edges_counted: u64,
+    pub(super) now: DateTime<Utc>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) runs: BTreeMap<RunPk, RunRow>,
+    pub(super) tis: BTreeMap<TiPk, TiRow>,
+    pub(super) limits: BTreeMap<LimitKey, LimitRow>,
+    pub(super) attempts: Vec<AttemptRow>,
+    pub(super) edges_counted: u64,
     /// Times that nodes were asked for.
-    pub loads: usize,
+    pub(super) loads: usize,
     xcoms: HashMap<(String, String), Value>,
 }
 
@@ -63,19 +63,19 @@ pub(super) fn task(id: &str, upstreams: &[&str], more: Value) -> Value {
 
 impl World {
     /// One queued run of a DAG of these tasks.
-    pub fn new(tasks: Vec<Value>) -> Self {
+    pub(super) fn new(tasks: Vec<Value>) -> Self {
         let spec: DagSpec = serde_json::from_value(json!({"dag_id": "d", "tasks": tasks})).unwrap();
         Self::of(spec, 1)
     }
 
     /// The same, started.
-    pub fn started(tasks: Vec<Value>) -> Self {
+    pub(super) fn started(tasks: Vec<Value>) -> Self {
         let mut world = Self::new(tasks);
         world.start();
         world
     }
 
-    pub fn of(spec: DagSpec, runs: i64) -> Self {
+    pub(super) fn of(spec: DagSpec, runs: i64) -> Self {
         let mut limits = BTreeMap::new();
         let mut limit = |key: LimitKey, cap: i64| {
             let row = LimitRow {
@@ -152,7 +152,7 @@ impl World {
         }
     }
 
-    pub fn pool(&mut self, name: &str, cap: i64) {
+    pub(super) fn pool(&mut self, name: &str, cap: i64) {
         let key = LimitKey::pool(name);
         let row = LimitRow {
             key: key.clone(),
@@ -174,7 +174,7 @@ impl World {
     }
 
     /// Starts queued runs as `max_active_runs` has room, and dispatches nothing.
-    pub fn start(&mut self) -> Outcome {
+    pub(super) fn start(&mut self) -> Outcome {
         let key = LimitKey::DagRuns {
             dag_id: self.plan.spec.dag_id.clone(),
         };
@@ -209,13 +209,13 @@ impl World {
     }
 
     /// One transaction of commands, without dispatching.
-    pub fn apply(&mut self, commands: &[Command]) -> Outcome {
+    pub(super) fn apply(&mut self, commands: &[Command]) -> Outcome {
         let ws = self.applied(commands);
         self.finish(ws, &[])
     }
 
     /// The same, dispatching what it makes ready.
-    pub fn apply_and_dispatch(&mut self, commands: &[Command]) -> Outcome {
+    pub(super) fn apply_and_dispatch(&mut self, commands: &[Command]) -> Outcome {
         let mut ws = self.applied(commands);
         self.settle(&mut ws);
         self.insert_expanded(&mut ws);
@@ -244,7 +244,7 @@ impl World {
     }
 
     /// One transaction that dispatches what is ready, in this order.
-    pub fn dispatch_in(&mut self, order: &[TiPk]) -> Outcome {
+    pub(super) fn dispatch_in(&mut self, order: &[TiPk]) -> Outcome {
         let runs: HashSet<RunPk> = order.iter().map(|ti| self.tis[ti].run).collect();
         let mut ws = self.working_set(runs);
         for ti in order {
@@ -254,7 +254,7 @@ impl World {
     }
 
     /// Dispatches what is ready, best first.
-    pub fn dispatch(&mut self) -> Outcome {
+    pub(super) fn dispatch(&mut self) -> Outcome {
         let mut ws = self.working_set(self.runs.keys().copied());
         for row in self.tis.values() {
             ws.add_ti(row.clone());
@@ -491,59 +491,59 @@ impl World {
     // ---- Looking
 
     /// Visible instances of a task: its node, or what it was expanded into.
-    pub fn instances(&self, run: RunPk, idx: TaskIdx) -> Vec<&TiRow> {
+    pub(super) fn instances(&self, run: RunPk, idx: TaskIdx) -> Vec<&TiRow> {
         self.tis
             .values()
             .filter(|row| row.run == run && row.task_idx == idx && row.is_visible())
             .collect()
     }
 
-    pub fn find(&self, task_id: &str, map_index: i32) -> &TiRow {
+    pub(super) fn find(&self, task_id: &str, map_index: i32) -> &TiRow {
         self.tis
             .values()
             .find(|row| row.run == RUN && row.task_id == task_id && row.map_index == map_index)
             .unwrap()
     }
 
-    pub fn ti(&self, task_id: &str) -> &TiRow {
+    pub(super) fn ti(&self, task_id: &str) -> &TiRow {
         self.find(task_id, UNMAPPED)
     }
 
-    pub fn state(&self, task_id: &str) -> TaskState {
+    pub(super) fn state(&self, task_id: &str) -> TaskState {
         self.ti(task_id).state
     }
 
     /// The states of all visible instances, in the order of tasks.
-    pub fn states(&self) -> Vec<&'static str> {
+    pub(super) fn states(&self) -> Vec<&'static str> {
         (0..self.plan.spec.tasks.len() as TaskIdx)
             .flat_map(|idx| self.instances(RUN, idx))
             .map(|row| row.state.as_str())
             .collect()
     }
 
-    pub fn run(&self) -> &RunRow {
+    pub(super) fn run(&self) -> &RunRow {
         &self.runs[&RUN]
     }
 
-    pub fn used(&self, key: &LimitKey) -> i64 {
+    pub(super) fn used(&self, key: &LimitKey) -> i64 {
         self.limits[key].used
     }
 
     // ---- Acting on one task by its name
 
     /// Dispatches everything, then ends this task.
-    pub fn end(&mut self, task_id: &str, ending: Ending) -> Outcome {
+    pub(super) fn end(&mut self, task_id: &str, ending: Ending) -> Outcome {
         self.end_at(task_id, UNMAPPED, ending)
     }
 
-    pub fn end_at(&mut self, task_id: &str, map_index: i32, ending: Ending) -> Outcome {
+    pub(super) fn end_at(&mut self, task_id: &str, map_index: i32, ending: Ending) -> Outcome {
         self.dispatch();
         let row = self.find(task_id, map_index).clone();
         assert!(row.state.is_dispatched(), "{task_id} is {}", row.state);
         self.apply(&[finished(&row, ending)])
     }
 
-    pub fn begin(&mut self, task_id: &str) -> Outcome {
+    pub(super) fn begin(&mut self, task_id: &str) -> Outcome {
         self.dispatch();
         let row = self.ti(task_id).clone();
         self.apply(&[started(&row)])

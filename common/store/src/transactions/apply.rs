@@ -87,7 +87,7 @@ pub(crate) async fn dispatch_ready<B: Backend>(
     tx.commit().await?;
     applied.touched = applied.outbox.len();
     // What was passed over now waits for a limit; it is tried again when one gives room.
-    applied.more_ready = !applied.outbox.is_empty();
+    applied.more_ready |= !applied.outbox.is_empty();
     Ok(applied)
 }
 

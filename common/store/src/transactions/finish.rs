@@ -49,23 +49,25 @@ pub(super) async fn finish<T: Tx>(
     };
     let gave_back = ws.spent.values().any(|n| *n < 0);
     // Ready instances outside this set compete for the same slots: then the choice is `dispatch_ready`'s, among all.
-    let mut compete = false;
-    if fair && (gave_back || !ready.is_empty()) {
-        compete = ready_tasks(&ws) > ready.len() || tx.others_wait(&ws.run_keys()).await?;
-        if compete {
-            ready.clear();
-        }
+    let asks = fair && (gave_back || !ready.is_empty());
+    let own_wait = asks && ready_tasks(&ws) > ready.len();
+    if own_wait {
+        ready.clear();
     }
     let batch = usize::try_from(context.batch).unwrap_or(usize::MAX);
     let cut_off = ready.len() > batch;
     ready.truncate(batch);
-    let outbox = dispatch(tx, &mut ws, &ready, context).await?;
+    let Sent {
+        outbox,
+        others_wait,
+        undeliverable,
+    } = dispatch(tx, &mut ws, &ready, asks && !own_wait, context).await?;
     // A message that could not be made ended its instance: that has consequences too.
     settle(tx, &mut ws).await?;
     insert_expanded(tx, &mut ws).await?;
     write(tx, &ws, &outbox).await?;
     Ok(Applied {
-        more_ready: compete || cut_off,
+        more_ready: own_wait || others_wait || cut_off || undeliverable,
         outbox,
         to_cancel: ws
             .to_cancel
@@ -154,16 +156,27 @@ async fn insert_expanded<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<
     Ok(())
 }
 
+/// What a transaction sends out.
+#[derive(Default)]
+struct Sent {
+    outbox: Vec<OutboxRow>,
+    /// Other runs wait too: everything was left to the fair choice.
+    others_wait: bool,
+    /// An instance failed because its message could not be made: it left room, and maybe downstreams that are ready.
+    undeliverable: bool,
+}
+
 async fn dispatch<T: Tx>(
     tx: &mut T,
     ws: &mut WorkingSet,
     ready: &[TiPk],
+    ask_others: bool,
     context: &DispatchContext,
-) -> StoreResult<Vec<OutboxRow>> {
+) -> StoreResult<Sent> {
     let ready = if context.epoch.is_some() { ready } else { &[] };
     let keys = engine::dispatch_limits(ws, ready);
     if keys.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Sent::default());
     }
     let mut limits = tx.lock_limits(&keys).await?;
     let new_queues: Vec<(LimitKey, i64)> = keys
@@ -177,6 +190,10 @@ async fn dispatch<T: Tx>(
         tx.ensure_limits(&new_queues, false).await?;
         limits = tx.lock_limits(&keys).await?;
     }
+    // Asked only with the limits locked: a transaction that found one of them full held its row until it had committed
+    // what it left waiting. So either it sees the room that is given back here, or it is seen.
+    let others_wait = ask_others && tx.others_wait(&ws.run_keys()).await?;
+    let ready = if others_wait { &[] } else { ready };
     let now = ws.now;
     let claim_by = now
         + chrono::Duration::from_std(context.claim_window).unwrap_or(chrono::Duration::minutes(5));
@@ -188,10 +205,18 @@ async fn dispatch<T: Tx>(
         attempt: Uuid::now_v7(),
     });
     if out.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Sent {
+            others_wait,
+            ..Sent::default()
+        });
     }
     write_xcoms(tx, ws).await?;
-    compose(tx, ws, &out, context).await
+    let outbox = compose(tx, ws, &out, context).await?;
+    Ok(Sent {
+        undeliverable: outbox.len() < out.len(),
+        outbox,
+        others_wait,
+    })
 }
 
 /// Makes the messages of what was dispatched. An instance whose message cannot be made fails with the reason.

@@ -7,6 +7,9 @@ use crate::{
 use chrono::{DateTime, Duration, Utc};
 use gristmill_common::message::RenewRequest;
 
+/// By how much schedulers' estimates of the database's clock may differ: added to every lease granted over the broker.
+const CLOCK_MARGIN_MS: i64 = 1_000;
+
 pub(crate) async fn grant_lease<B: Backend>(
     store: &B,
     request: &RenewRequest,
@@ -16,7 +19,7 @@ pub(crate) async fn grant_lease<B: Backend>(
     if worker.state == WorkerState::Lost {
         return Ok(false);
     }
-    let until = tx.now() + Duration::milliseconds(request.lease_ms);
+    let until = tx.now() + Duration::milliseconds(request.lease_ms.saturating_add(CLOCK_MARGIN_MS));
     worker.held_until = worker.held_until.max(Some(until));
     tx.update_worker(&worker).await?;
     tx.commit().await?;

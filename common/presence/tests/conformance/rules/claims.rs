@@ -246,3 +246,18 @@ pub(crate) async fn after_a_flush_old_messages_are_refused(bed: &Bed) {
     assert_eq!(bed.claim("b", (1, 1), old).await, Claim::WrongEpoch { now });
     assert_eq!(bed.claim("b", (1, 2), now).await, Claim::Granted);
 }
+
+pub(crate) async fn what_nobody_holds_is_sealed(bed: &Bed) {
+    let epoch = bed.register("a").await;
+    assert_eq!(bed.claim("a", (1, 1), epoch).await, Claim::Granted);
+    for _ in 0..2 {
+        let sealed = bed.presence.seal(&[(1, 1), (2, 1)]).await.unwrap();
+        assert_eq!(sealed.epoch, epoch);
+        let holder = sealed.holders[0].as_ref().unwrap();
+        assert_eq!((holder.incarnation.as_str(), holder.cancelled), ("a", false));
+        assert_eq!(sealed.holders[1], None);
+    }
+    assert_eq!(bed.claim("a", (2, 1), epoch).await, Claim::Cancelled);
+    assert_eq!(bed.claim("a", (2, 2), epoch).await, Claim::Granted);
+    assert!(told(bed, "a", epoch).await.is_empty(), "what is held goes on");
+}

@@ -96,7 +96,10 @@ pub(crate) async fn an_incarnation_without_a_lease_is_unknown(bed: &Bed) {
 
 pub(crate) async fn a_revoked_incarnation_never_returns(bed: &Bed) {
     let epoch = bed.register("a").await;
-    bed.presence.revoke("a").await.unwrap();
+    renew(bed, "a", epoch).await;
+    // How far its lease had come, also when asked again.
+    assert_eq!(bed.presence.revoke("a").await.unwrap(), Some(2));
+    assert_eq!(bed.presence.revoke("a").await.unwrap(), Some(2));
     assert!(listed(bed).await.is_empty());
     bed.presence.deregister("a").await.unwrap();
     assert_eq!(renew(bed, "a", epoch).await, Renewal::Revoked);
@@ -109,7 +112,7 @@ pub(crate) async fn a_revoked_incarnation_never_returns(bed: &Bed) {
         .unwrap_err();
     assert!(matches!(error, PresenceError::Revoked { incarnation } if incarnation == "a"));
     // One that nobody had heard of can be revoked too: its register may still be on the way.
-    bed.presence.revoke("unseen").await.unwrap();
+    assert_eq!(bed.presence.revoke("unseen").await.unwrap(), None);
     assert_eq!(renew(bed, "unseen", epoch).await, Renewal::Revoked);
 }
 

@@ -1,0 +1,11 @@
+//! The router over a SQLite store and in-process parts: real requests and answers, no network.
+
+mod access;
+mod deploy;
+mod health;
+mod logs;
+mod operations;
+mod runs;
+mod secrets;
+mod support;
+mod tasks;

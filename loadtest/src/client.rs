@@ -21,7 +21,7 @@ pub(crate) struct Run {
     pub(crate) dag_run_id: String,
     pub(crate) state: String,
     #[serde(default)]
-    pub(crate) task_counts: BTreeMap<String, usize>,
+    pub(crate) task_states: BTreeMap<String, usize>,
 }
 
 /// A task instance as the API shows it.

@@ -36,8 +36,7 @@ impl Bench<'_> {
         results.add_cost("chain", &cost, runs.len() * dags::CHAIN_LENGTH);
         // Read afterwards, so that reading is in no figure.
         for run in runs {
-            self.check(dags::CHAIN, &run, Some(dags::CHAIN_LENGTH))
-                .await?;
+            self.check(dags::CHAIN, &run, dags::CHAIN_LENGTH).await?;
             let mut tasks = client.task_instances(dags::CHAIN, &run.dag_run_id).await?;
             tasks.sort_by(|a, b| a.task_id.cmp(&b.task_id));
             for pair in tasks.windows(2) {

@@ -34,6 +34,16 @@ pub(super) fn all(fanout: u32) -> [(&'static str, String); 5] {
     ]
 }
 
+/// Task instances of one run.
+pub(super) fn size(dag_id: &str, fanout: u32) -> usize {
+    match dag_id {
+        SINGLE => 1,
+        CHAIN => CHAIN_LENGTH,
+        DIAMOND => DIAMOND_SIZE,
+        _ => fanout as usize,
+    }
+}
+
 fn chain() -> String {
     let mut yaml = format!("dag_id: {CHAIN}\ntasks:\n  t0: {{shell: \"true\"}}\n");
     for task in 1..CHAIN_LENGTH {

@@ -27,8 +27,7 @@ impl Bench<'_> {
                     Figure::BurstTrigger,
                     triggered.answered_in.as_secs_f64() * 1e3,
                 );
-                self.check(dags::DIAMOND, &run, Some(dags::DIAMOND_SIZE))
-                    .await?;
+                self.check(dags::DIAMOND, &run, dags::DIAMOND_SIZE).await?;
             }
         }
         Ok(())

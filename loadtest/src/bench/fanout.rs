@@ -55,7 +55,7 @@ impl Bench<'_> {
                 .await?;
             let wall = clock.elapsed().as_secs_f64();
             let cost = meter.stop(idle).await;
-            self.check(kind.dag_id, &run, Some(tasks)).await?;
+            self.check(kind.dag_id, &run, tasks).await?;
             results.add(kind.rate, tasks as f64 / wall);
             results.add(kind.cpu, cost.cpu_total() * 1000.0 / tasks as f64);
             if let (Some(statements), Some(commits)) = (cost.statements, cost.commits) {

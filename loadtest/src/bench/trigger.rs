@@ -18,7 +18,7 @@ impl Bench<'_> {
             let run = client
                 .wait(dags::SINGLE, &triggered.run_id, DEADLINE)
                 .await?;
-            self.check(dags::SINGLE, &run, Some(1)).await?;
+            self.check(dags::SINGLE, &run, 1).await?;
             results.add(
                 Figure::TriggerAnswer,
                 triggered.answered_in.as_secs_f64() * 1e3,

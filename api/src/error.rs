@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 /// Seconds after which a client should try again when a part is away.
 const RETRY_AFTER: u64 = 2;
 
-/// One thing that is wrong with a request's shape, as Airflow's API (FastAPI) tells it.
+/// One thing that is wrong with a request's shape, as Airflow's API tells it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct FieldError {
     /// Kind of error: `extra_forbidden`, `missing`, `type_error`, …

@@ -25,10 +25,13 @@ impl Versions {
         if let Some(row) = self.lock().get(&version) {
             return Ok(row.clone());
         }
-        let row = store.version(version).await?.ok_or(StoreError::NotFound {
-            what: "DAG version",
-            name: version.to_string(),
-        })?;
+        let row = store
+            .version(version)
+            .await?
+            .ok_or_else(|| StoreError::NotFound {
+                what: "DAG version",
+                name: version.to_string(),
+            })?;
         let row = Arc::new(row);
         let mut kept = self.lock();
         if kept.len() >= CAPACITY {

@@ -1,1 +1,200 @@
+use super::*;
+use chrono::TimeDelta;
+use gristmill_common::{
+    ids::{Fence, RunPk, TiPk, VersionPk},
+    limit::LimitKey,
+    row::RunType,
+    trigger_rule::Counters,
+};
+use rstest::rstest;
 
+fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+}
+
+fn limit(cap: i64, used: i64) -> Option<LimitRow> {
+    Some(LimitRow {
+        key: LimitKey::pool("p"),
+        cap,
+        used,
+        paused: false,
+    })
+}
+
+/// A run that goes on, and in it a ready instance that fits everywhere.
+fn facts() -> Facts {
+    let run = RunRow {
+        pk: RunPk(1),
+        dag_id: "d".into(),
+        run_id: "r".into(),
+        version: VersionPk(1),
+        state: RunState::Running,
+        run_type: RunType::Manual,
+        triggered_by: "cli".into(),
+        logical_date: None,
+        data_interval_start: None,
+        data_interval_end: None,
+        run_after: at(-60),
+        queued_at: at(-60),
+        started_at: Some(at(-50)),
+        ended_at: None,
+        conf: Default::default(),
+        params: Default::default(),
+        note: None,
+        cancelled: false,
+        stop_reason: None,
+        max_active_tasks: 16,
+        active_tasks: 0,
+        ready_tasks: 1,
+        unfinished_tasks: 1,
+        failed_leaves: 0,
+    };
+    let ti = TiRow {
+        pk: TiPk(1),
+        run: RunPk(1),
+        task_idx: 0,
+        task_id: "t".into(),
+        map_index: -1,
+        state: TaskState::Scheduled,
+        fence: Fence(1),
+        try_number: 1,
+        max_tries: 2,
+        user_failures: 0,
+        infra_losses: 0,
+        attempt: None,
+        epoch: 1,
+        queue: "q".into(),
+        pool: "p".into(),
+        pool_slots: 2,
+        priority_weight: 1,
+        occupies: false,
+        counters: Counters::default(),
+        expanded_len: None,
+        map_values: None,
+        scheduled_at: Some(at(-10)),
+        queued_at: None,
+        claim_by: None,
+        started_at: None,
+        ended_at: None,
+        next_at: None,
+        worker: None,
+        hostname: None,
+        pid: None,
+        exit_code: None,
+        reason: None,
+    };
+    Facts {
+        now: at(0),
+        dag_paused: false,
+        run,
+        task: serde_json::from_value(json!({ "task_id": "t", "noop": {} })).unwrap(),
+        ti: Some(ti),
+        upstreams: vec![],
+        runs_limit: limit(16, 1),
+        pool: limit(4, 0),
+        task_limit: None,
+        task_in_run_limit: None,
+        queue: limit(1000, 0),
+        workers: Ok(QueueWorkers {
+            consumers: 1,
+            slots: 4,
+            free: 4,
+        }),
+        broker_ready: Ok(0),
+        holder: None,
+        scheduler_heard: Some(at(-1)),
+    }
+}
+
+fn queued_run(f: &mut Facts) {
+    f.run.state = RunState::Queued;
+    f.ti = None;
+}
+
+fn state(f: &mut Facts, state: TaskState) -> &mut TiRow {
+    let ti = f.ti.as_mut().unwrap();
+    ti.state = state;
+    ti
+}
+
+fn upstream(f: &mut Facts) {
+    state(f, TaskState::None);
+    let states = |list: &[(TaskState, usize)]| list.iter().copied().collect();
+    f.upstreams = vec![
+        Upstream {
+            task_id: "done".into(),
+            states: states(&[(TaskState::Success, 1)]),
+        },
+        Upstream {
+            task_id: "wide".into(),
+            states: states(&[(TaskState::Success, 5), (TaskState::Running, 2)]),
+        },
+        Upstream {
+            task_id: "last".into(),
+            states: states(&[(TaskState::None, 1)]),
+        },
+    ];
+}
+
+#[rstest]
+#[case::paused_dag(|f: &mut Facts| { queued_run(f); f.dag_paused = true }, "dag_paused", "d is paused")]
+#[case::future(|f: &mut Facts| { queued_run(f); f.run.run_after = at(90) }, "run_after", "not start before")]
+#[case::runs(|f: &mut Facts| { queued_run(f); f.runs_limit = limit(2, 2) }, "max_active_runs", "2 of at most 2 runs")]
+#[case::starting(|f: &mut Facts| queued_run(f), "ready", "about to start")]
+#[case::upstreams(
+    upstream,
+    "upstream",
+    "waits for wide (2 running, 5 success), last (not started) (trigger rule all_success)"
+)]
+#[case::decided(|f: &mut Facts| { state(f, TaskState::None); }, "ready", "upstreams have ended")]
+#[case::no_pool(|f: &mut Facts| f.pool = None, "pool_missing", "p does not exist")]
+#[case::full_pool(|f: &mut Facts| f.pool = limit(4, 3), "pool_full", "3 of 4 slots are taken, it needs 2")]
+#[case::small_pool(|f: &mut Facts| f.pool = limit(1, 0), "pool_full", "can never run")]
+#[case::active(|f: &mut Facts| f.run.active_tasks = 16, "max_active_tasks", "16 of at most 16")]
+#[case::per_dag(|f: &mut Facts| f.task_limit = limit(1, 1), "max_active_tis_per_dag", "all runs")]
+#[case::per_run(|f: &mut Facts| f.task_in_run_limit = limit(1, 1), "max_active_tis_per_dagrun", "this run")]
+#[case::paused_queue(|f: &mut Facts| f.queue.as_mut().unwrap().paused = true, "queue_paused", "q is paused")]
+#[case::backlog(|f: &mut Facts| f.queue = limit(1000, 1000), "queue_backlog", "1000 tasks wait")]
+#[case::no_worker(|f: &mut Facts| f.workers = Ok(QueueWorkers::default()), "no_worker", "no worker serves the queue q")]
+#[case::no_redis(|f: &mut Facts| f.workers = Err("refused".into()), "presence_away", "refused")]
+#[case::fits(|_: &mut Facts| {}, "ready", "fits every limit")]
+#[case::in_broker(|f: &mut Facts| { state(f, TaskState::Queued); f.broker_ready = Ok(7) }, "in_broker", "7 are ready; 4 of the workers' 4 slots")]
+#[case::outbox(|f: &mut Facts| { state(f, TaskState::Queued); f.broker_ready = Err("away".into()) }, "outbox", "broker is back: away")]
+#[case::claimed(|f: &mut Facts| { state(f, TaskState::Queued); f.holder = Some("w9".into()) }, "claimed", "w9")]
+#[case::running(|f: &mut Facts| state(f, TaskState::Running).hostname = Some("h1".into()), "running", "on h1, try 1")]
+#[case::retry(|f: &mut Facts| state(f, TaskState::UpForRetry).next_at = Some(at(30)), "retry_due", "try 2 is due at")]
+#[case::ended(|f: &mut Facts| state(f, TaskState::Failed).reason = Some("exit code 3".into()), "ended", "failed: exit code 3")]
+#[case::stopping(|f: &mut Facts| { state(f, TaskState::Running); f.run.stop_reason = Some("cancelled".into()) }, "run_stopping", "cancelled")]
+fn each_reason_is_told(#[case] change: fn(&mut Facts), #[case] kind: &str, #[case] words: &str) {
+    let mut facts = facts();
+    change(&mut facts);
+    let found = reasons(&facts);
+    assert_eq!(found[0]["kind"], kind, "{found:?}");
+    let message = found[0]["message"].as_str().unwrap();
+    assert!(message.contains(words), "{message}");
+}
+
+#[test]
+fn all_that_holds_is_told() {
+    let mut facts = facts();
+    facts.pool = limit(1, 1);
+    facts.run.active_tasks = 16;
+    facts.workers = Ok(QueueWorkers::default());
+    facts.scheduler_heard = Some(at(0) - TimeDelta::seconds(31));
+    let kinds: Vec<Value> = reasons(&facts)
+        .into_iter()
+        .map(|r| r["kind"].clone())
+        .collect();
+    assert_eq!(
+        kinds,
+        ["pool_full", "max_active_tasks", "no_worker", "no_scheduler"]
+    );
+}
+
+#[test]
+fn a_task_without_a_worker_needs_none() {
+    let mut facts = facts();
+    facts.task = serde_json::from_value(json!({ "task_id": "t", "empty": {} })).unwrap();
+    facts.workers = Ok(QueueWorkers::default());
+    assert_eq!(reasons(&facts)[0]["kind"], "ready");
+}

@@ -92,10 +92,14 @@ impl Runs {
         if let Some(run) = self.0.get(&pk) {
             return Ok(run.clone());
         }
-        let run = app.store.run_by_pk(pk).await?.ok_or(StoreError::NotFound {
-            what: "run",
-            name: pk.to_string(),
-        })?;
+        let run = app
+            .store
+            .run_by_pk(pk)
+            .await?
+            .ok_or_else(|| StoreError::NotFound {
+                what: "run",
+                name: pk.to_string(),
+            })?;
         let run = Arc::new(run);
         self.0.insert(pk, run.clone());
         Ok(run)

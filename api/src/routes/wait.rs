@@ -78,7 +78,7 @@ pub(super) async fn until_ended(
             .store
             .run_by_pk(run)
             .await?
-            .ok_or(StoreError::NotFound {
+            .ok_or_else(|| StoreError::NotFound {
                 what: "run",
                 name: run.to_string(),
             })?;

@@ -44,13 +44,15 @@ impl Seen {
 
 pub(crate) async fn run(handle: Arc<SchedulerHandle>) {
     let mut last_look = boottime();
+    let mut waiting = false;
     loop {
         let epoch = handle.presence.epoch().await;
         if let Err(error) = &epoch
-            && handle.epoch.borrow().epoch().is_some()
+            && !waiting
         {
             tracing::warn!(%error, "presence is away: nothing can be claimed, dispatching waits");
         }
+        waiting = epoch.is_err();
         // A pause of this very loop is a break in watching too.
         let pause = boottime().saturating_sub(last_look);
         last_look = boottime();

@@ -102,6 +102,7 @@ impl Lease {
     ) -> LeaseEnd {
         let pause = self.length / PER_LEASE;
         let mut had = false;
+        let mut waiting = false;
         loop {
             let sent_at = boottime_now_ns();
             let answer = self.renew(status()).await;
@@ -117,6 +118,8 @@ impl Lease {
                 Err(error) => {
                     if self.reachable.send_replace(false) {
                         tracing::warn!(%error, "presence is away: running tasks go on, the lease is renewed over the broker");
+                    } else if !had && !std::mem::replace(&mut waiting, true) {
+                        tracing::warn!(%error, "waiting for presence: nothing can be claimed without it");
                     }
                     if had {
                         reporter.renew(RenewRequest {

@@ -212,7 +212,7 @@ tasks:
             instance["reason"]
                 .as_str()
                 .unwrap()
-                .contains("execution_timeout"),
+                .contains("timed out after 1s"),
             "{instance}"
         );
         assert!(!sys::is_alive(deployment.ledger.of_task(task)[0].pid));

@@ -34,7 +34,7 @@ async fn a_script_of_the_bundle_runs_on_any_worker() {
     let run = deployment.client.trigger("bundled").await;
     deployment.succeeds(&run, SOON).await;
     let values = deployment
-        .sql("SELECT map_index || ' ' || value #>> '{}' FROM xcoms ORDER BY map_index")
+        .sql("SELECT map_index || ' ' || (value #>> '{}') FROM xcoms ORDER BY map_index")
         .await;
     let expected: Vec<String> = (0..12)
         .map(|i| format!("{i} hello {i} from the bundle"))

@@ -115,6 +115,14 @@ fn the_design_s_example() {
         TaskKind::Data(data) => {
             assert_eq!(data.phase, DataPhase::Commit);
             assert_eq!(data.partitions.target, Some(128 << 20));
+            // Dispatched with what the other phases returned, although no template pulls it.
+            let pulls = crate::template::task_references(task("totals.commit")).xcom_pulls;
+            let expected =
+                ["totals.part", "totals.plan"].map(|id| (id.to_owned(), "return_value".to_owned()));
+            assert!(
+                expected.iter().all(|pull| pulls.contains(pull)),
+                "{pulls:?}"
+            );
         }
         other => panic!("{other:?}"),
     }

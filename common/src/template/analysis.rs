@@ -1,7 +1,10 @@
 //! What a template refers to, found without rendering it.
 
 use super::{TemplateError, bounds, env, env::environment};
-use crate::spec::{ExpandSource, HttpBody, TaskKind, TaskSpec};
+use crate::{
+    row::RETURN_VALUE,
+    spec::{DataPhase, ExpandSource, HttpBody, TaskKind, TaskSpec},
+};
 use minijinja::machinery::parse;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -103,6 +106,15 @@ pub fn task_references(task: &TaskSpec) -> Refs {
             add(&data.map_sql);
             data.reduce_sql.iter().for_each(|text| add(text));
             data.sink.iter().for_each(|sink| add(&sink.path));
+            // The commit puts together what the other phases returned, without a template that says so.
+            if let (DataPhase::Commit, Some((group, _))) =
+                (data.phase, task.task_id.rsplit_once('.'))
+            {
+                for phase in ["plan", "part"] {
+                    refs.xcom_pulls
+                        .insert((format!("{group}.{phase}"), RETURN_VALUE.to_owned()));
+                }
+            }
         }
         TaskKind::Empty(_) | TaskKind::Noop(_) => {}
     }

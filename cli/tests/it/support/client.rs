@@ -170,8 +170,11 @@ impl Client {
     /// Waits until a task instance is in a state.
     pub(crate) async fn task_is(&self, run: &Run, task: &str, state: &str) {
         let what = format!("{task} of {run:?} to be {state}");
+        // A run that is still queued has no instances.
         wait::until(&what, SOON, async || {
-            (self.instance(run, task).await["state"] == state).then_some(())
+            let all = self.instances(run).await;
+            let is = |instance: &Value| instance["task_id"] == task && instance["state"] == state;
+            all.iter().any(is).then_some(())
         })
         .await
         .unwrap();

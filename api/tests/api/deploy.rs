@@ -287,3 +287,16 @@ async fn a_dag_is_shown_with_source_tasks_and_parameters() {
     api.delete("/api/v2/dags/chain").await.expect(200);
     api.get("/api/v2/dags/chain").await.expect(404);
 }
+
+#[tokio::test]
+async fn an_archive_may_be_larger_than_other_bodies() {
+    let api = Api::new().await;
+    let noise: String = (0..400_000u32)
+        .map(|i| format!("{:08x}", i.wrapping_mul(2_654_435_761) ^ (i << 7)))
+        .collect();
+    let body = archive(&[("chain.yaml", CHAIN), ("data.txt", &noise)]);
+    assert!(body.len() > 1 << 20, "{} bytes", body.len());
+    api.with_header(Method::POST, "/api/v2/dags/deploy", ZSTD, body)
+        .await
+        .expect(200);
+}

@@ -3,6 +3,7 @@
 use crate::support::Api;
 use axum::http::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
 async fn health_names_the_part_that_is_away() {
@@ -56,4 +57,28 @@ async fn pages_and_metrics() {
     );
     assert!(api.get("/docs").await.text.contains("/api/v2/queues"));
     api.get("/metrics").await.expect(404);
+}
+
+#[tokio::test]
+async fn serving_ends_in_order() {
+    let api = Api::new().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let serving = tokio::spawn(gristmill_api::serve(
+        listener,
+        gristmill_api::router(api.parts.clone()),
+        stop.clone(),
+    ));
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(b"GET /api/v2/version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    stop.cancel();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(5), serving).await;
+    ended.expect("ends soon").unwrap().unwrap();
 }

@@ -242,6 +242,8 @@ pub struct RenewRequest {
 pub enum Control {
     /// Kill these dispatches if you hold them.
     Cancel { dispatches: Vec<Dispatch> },
+    /// You claimed these long ago, and nothing was heard of them: give back those that you do not know of.
+    Check { dispatches: Vec<(RunPk, Dispatch)> },
     /// The renewal sent at `sent_at` is granted.
     Granted { sent_at: i64 },
     /// You were judged lost: kill everything and start as a new incarnation.

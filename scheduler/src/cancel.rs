@@ -1,6 +1,6 @@
 //! Ends the dispatches of runs that are being stopped.
 
-use crate::{SchedulerHandle, effects, repeat};
+use crate::{SchedulerHandle, effects, epoch, repeat};
 use gristmill_broker::{ControlTarget, Publication, Target};
 use gristmill_common::{engine::Command, ids::Dispatch, message::Control, state::TaskState};
 use gristmill_presence::CancelState;
@@ -21,10 +21,7 @@ pub(crate) async fn cancel(handle: &Arc<SchedulerHandle>, dispatches: &[OutDispa
             return;
         }
     };
-    let restored = handle
-        .epoch
-        .borrow()
-        .seen_for(handle.config.lease + handle.config.judge_margin);
+    let restored = epoch::record_is_complete(handle).await;
     let mut by_worker: BTreeMap<String, Vec<Dispatch>> = BTreeMap::new();
     let mut unclaimed = Vec::new();
     for (out, state) in dispatches.iter().zip(cancels.states) {
@@ -42,7 +39,10 @@ pub(crate) async fn cancel(handle: &Arc<SchedulerHandle>, dispatches: &[OutDispa
             CancelState::NotClaimed | CancelState::Released => {}
         }
     }
-    tell_workers(handle, by_worker).await;
+    tell_workers(handle, by_worker, |dispatches| Control::Cancel {
+        dispatches,
+    })
+    .await;
     if unclaimed.is_empty() {
         return;
     }
@@ -57,12 +57,16 @@ pub(crate) async fn cancel(handle: &Arc<SchedulerHandle>, dispatches: &[OutDispa
     }
 }
 
-/// A nudge; the mark in presence reaches the worker with its next renewal anyway.
-async fn tell_workers(handle: &SchedulerHandle, by_worker: BTreeMap<String, Vec<Dispatch>>) {
+/// Sends each worker its part. A nudge: whoever sends it does so again.
+pub(crate) async fn tell_workers<T>(
+    handle: &SchedulerHandle,
+    by_worker: BTreeMap<String, Vec<T>>,
+    control: impl Fn(Vec<T>) -> Control,
+) {
     let batch: Vec<Publication> = by_worker
         .into_iter()
-        .map(|(incarnation, dispatches)| {
-            let body = serde_json::to_vec(&Control::Cancel { dispatches }).unwrap_or_default();
+        .map(|(incarnation, part)| {
+            let body = serde_json::to_vec(&control(part)).unwrap_or_default();
             Publication::new(Target::Control(ControlTarget::Worker { incarnation }), body)
         })
         .collect();

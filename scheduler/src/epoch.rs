@@ -42,6 +42,14 @@ impl Seen {
     }
 }
 
+/// Whether the record of claims is complete for dispatches of earlier epochs too: every worker that lives has restored its
+/// claims. One that cannot reach presence and lives on leases over the broker has not, and may hold any of them.
+pub(crate) async fn record_is_complete(handle: &SchedulerHandle) -> bool {
+    let patience = handle.config.lease + handle.config.judge_margin;
+    let seen = handle.epoch.borrow().seen_for(patience);
+    seen && matches!(handle.store.leased_over_broker(patience).await, Ok(false))
+}
+
 pub(crate) async fn run(handle: Arc<SchedulerHandle>) {
     let mut last_look = boottime();
     let mut waiting = false;

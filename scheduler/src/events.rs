@@ -70,16 +70,32 @@ async fn take(handle: &Arc<SchedulerHandle>, consumer: &mut dyn Consumer, delive
             consumer.ack(&tags);
         }
         Err(error) => {
-            tracing::error!(%error, messages = readable.len(), "events were refused; applying each message by itself");
+            tracing::error!(%error, messages = readable.len(), "events were refused; applying each by itself");
             for (delivery, events) in readable {
-                let events: Vec<&Event> = events.iter().collect();
-                match apply(handle, sort(&events)).await {
+                match one_by_one(handle, &events).await {
                     Ok(()) => consumer.ack(&[delivery.tag]),
                     Err(error) => dead_letter(consumer, delivery, &error.to_string()).await,
                 }
             }
         }
     }
+}
+
+/// Applies events one after the other; those that are refused go to the dead letters alone.
+async fn one_by_one(handle: &Arc<SchedulerHandle>, events: &[Event]) -> Result<(), StoreError> {
+    for event in events {
+        let Err(error) = apply(handle, sort(&[event])).await else {
+            continue;
+        };
+        let reason = error.to_string();
+        tracing::error!(reason, "an event goes to the dead letters");
+        let body = serde_json::to_vec(event).unwrap_or_default();
+        repeat::until_answered("keeping a refused event", || {
+            handle.store.put_dead_letter("events", &reason, &body)
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 fn read(delivery: &Delivery) -> Result<Vec<Event>, String> {
@@ -110,7 +126,13 @@ fn sort(events: &[&Event]) -> Batch {
                 reason: reason.clone(),
             }),
             Event::Bounced { dispatch, .. } => batch.bounced.push(*dispatch),
-            Event::Renew(request) => batch.renewals.push(request.clone()),
+            Event::Renew(request) => {
+                // Only a worker's last one counts: many may have waited while the broker was away.
+                batch
+                    .renewals
+                    .retain(|earlier| earlier.incarnation != request.incarnation);
+                batch.renewals.push(request.clone());
+            }
             Event::Barrier { id, shard } => batch.barriers.push((*id, *shard)),
         }
     }

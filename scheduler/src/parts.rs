@@ -44,6 +44,8 @@ pub struct SchedulerHandle {
     pub(crate) wake_runs: Notify,
     /// Bounced dispatches wait to be looked at.
     pub(crate) wake_unclaimed: Notify,
+    /// Incarnations that hold dispatches which should have started long ago: the judge watches them too.
+    pub(crate) suspects: std::sync::Mutex<std::collections::BTreeSet<String>>,
     /// A retry was set that may be due before the next look.
     pub(crate) wake_retries: Notify,
     /// Rows to publish now.
@@ -72,6 +74,7 @@ impl SchedulerHandle {
             wake_dispatch: Notify::new(),
             wake_runs: Notify::new(),
             wake_unclaimed: Notify::new(),
+            suspects: std::sync::Mutex::default(),
             wake_retries: Notify::new(),
             to_publish,
             publish_queue: std::sync::Mutex::new(Some(publish_queue)),

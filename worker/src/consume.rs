@@ -13,6 +13,9 @@ use tokio::sync::OwnedSemaphorePermit;
 /// How long deliveries are kept while every slot is taken, before they are given back to the broker.
 const HOLD: Duration = Duration::from_millis(100);
 
+/// How often a claim is asked for before its messages are given back.
+const CLAIM_TRIES: u32 = 3;
+
 /// The headers of a work message.
 #[derive(Debug, Clone, Copy)]
 struct Headers {
@@ -181,9 +184,18 @@ async fn claim(
         })
         .collect();
     let incarnation = &worker.lease.info.incarnation;
-    let answers = match worker.presence.claim(incarnation, &requests).await {
-        Ok(answers) => answers,
-        Err(error) => {
+    let mut tries = 1;
+    let answers = loop {
+        let error = match worker.presence.claim(incarnation, &requests).await {
+            Ok(answers) => break answers,
+            Err(error) => error,
+        };
+        // The claim may have been made and its answer lost: asking again finds that out, whereas the next worker would
+        // only see that it is ours.
+        if tries < CLAIM_TRIES && !worker.stop_taking.is_cancelled() {
+            tries += 1;
+            tokio::time::sleep(HOLD).await;
+        } else {
             tracing::debug!(%error, "cannot claim now");
             let tags: Vec<_> = messages.iter().map(|m| m.delivery.tag).collect();
             consumer.give_back(&tags);
@@ -199,9 +211,7 @@ async fn claim(
         let ours = match answer {
             Claim::Granted => true,
             // The answer to our own claim was lost: it is ours, unless it ran already.
-            Claim::AlreadyClaimed { by } => {
-                by == *incarnation && !worker.held.was_granted(dispatch)
-            }
+            Claim::AlreadyClaimed { by } => by == *incarnation,
             Claim::Cancelled => false,
             Claim::WrongEpoch { .. } | Claim::Late => {
                 bounce(
@@ -222,9 +232,10 @@ async fn claim(
             continue;
         }
         // Held from here on, so that a lost presence gets its record back.
-        let wish = worker.held.take(dispatch);
+        let taken = worker.held.take(dispatch);
+        worker.lease.claimed_under(m.headers.epoch);
         consumer.ack(&[m.delivery.tag]);
-        let Some(permit) = permits.pop() else {
+        let Some((wish, permit)) = taken.zip(permits.pop()) else {
             continue;
         };
         run::spawn(worker.clone(), m.message, wish, permit);

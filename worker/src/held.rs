@@ -40,26 +40,23 @@ impl Held {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a granted dispatch in; what is wished of it can be watched.
-    pub(crate) fn take(&self, dispatch: Dispatch) -> watch::Receiver<Wish> {
+    /// Takes a granted dispatch in; what is wished of it can be watched. `None` for one that was taken before: it runs
+    /// only once.
+    pub(crate) fn take(&self, dispatch: Dispatch) -> Option<watch::Receiver<Wish>> {
         let mut inner = self.lock();
+        if inner.held.contains_key(&dispatch) || !inner.granted.insert(dispatch) {
+            return None;
+        }
         if inner.order.len() >= REMEMBERED
             && let Some(oldest) = inner.order.pop_front()
         {
             inner.granted.remove(&oldest);
         }
-        if inner.granted.insert(dispatch) {
-            inner.order.push_back(dispatch);
-        }
+        inner.order.push_back(dispatch);
         let wish = watch::Sender::new(Wish::GoOn);
         let receiver = wish.subscribe();
         inner.held.insert(dispatch, wish);
-        receiver
-    }
-
-    /// Whether the dispatch was granted to this incarnation before.
-    pub(crate) fn was_granted(&self, dispatch: Dispatch) -> bool {
-        self.lock().granted.contains(&dispatch)
+        Some(receiver)
     }
 
     /// Its ending is confirmed.
@@ -114,5 +111,40 @@ impl Held {
             }
             changed.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const D: Dispatch = Dispatch {
+        ti: TiPk(1),
+        fence: Fence(1),
+    };
+
+    #[test]
+    fn a_dispatch_is_taken_once_even_after_its_end() {
+        let held = Held::default();
+        let wish = held.take(D).unwrap();
+        assert!(held.take(D).is_none());
+        held.wish([(1, 1)], Wish::Cancel);
+        assert_eq!(*wish.borrow(), Wish::Cancel);
+        held.remove(&[D]);
+        assert!(held.all().is_empty());
+        assert!(held.take(D).is_none());
+    }
+
+    #[test]
+    fn one_that_is_held_is_not_taken_again_when_it_is_forgotten() {
+        let held = Held::default();
+        let _wish = held.take(D).unwrap();
+        for ti in 2..=REMEMBERED as i64 + 2 {
+            let other = Dispatch { ti: TiPk(ti), ..D };
+            assert!(held.take(other).is_some());
+            held.remove(&[other]);
+        }
+        assert!(held.take(D).is_none());
+        assert_eq!(held.all(), [(1, 1)]);
     }
 }

@@ -9,12 +9,15 @@ use crate::{
     processes::Processes,
     report::Reporter,
 };
-use gristmill_common::message::RenewRequest;
+use gristmill_common::{
+    ids::{Dispatch, RunPk},
+    message::{Event, RenewRequest},
+};
 use gristmill_guardian::boottime_now_ns;
 use gristmill_presence::{Presence, Renewal, Restore, WorkerInfo, WorkerStatus};
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
@@ -39,6 +42,12 @@ pub(crate) struct Lease {
     reachable: watch::Sender<bool>,
     renew_now: Notify,
     pub(crate) draining: AtomicBool,
+    /// A claim may be missing from what was restored last.
+    restore_again: AtomicBool,
+    /// Something went wrong in here: processes may live that nothing watches any more.
+    broken: AtomicBool,
+    /// Dispatches that presence records as claimed by this incarnation, and of which nothing was heard.
+    asked_about: Mutex<Vec<(RunPk, Dispatch)>>,
 }
 
 /// Why a lease's loop ended.
@@ -46,6 +55,8 @@ pub(crate) struct Lease {
 pub(crate) enum LeaseEnd {
     /// Judged lost: nothing that this incarnation holds counts any more.
     Revoked,
+    /// A task's supervision broke down: only the end of the whole incarnation proves that its processes are dead.
+    Broken,
 }
 
 impl Lease {
@@ -67,6 +78,9 @@ impl Lease {
             reachable: watch::Sender::new(false),
             renew_now: Notify::new(),
             draining: AtomicBool::new(false),
+            restore_again: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            asked_about: Mutex::default(),
         }
     }
 
@@ -78,6 +92,50 @@ impl Lease {
     /// Whether claims can be made now.
     pub(crate) fn watch_reachable(&self) -> watch::Receiver<bool> {
         self.reachable.subscribe()
+    }
+
+    /// A dispatch of this epoch was claimed, and is held by now. If presence has lost its memory in between, the claims
+    /// that were restored may not have had it among them.
+    pub(crate) fn claimed_under(&self, epoch: i64) {
+        if self.epoch.load(Ordering::SeqCst) != epoch {
+            self.restore_again.store(true, Ordering::SeqCst);
+            self.look_now();
+        }
+    }
+
+    /// Ends the incarnation, and with it every process that it has.
+    pub(crate) fn give_up(&self) {
+        self.broken.store(true, Ordering::SeqCst);
+        self.look_now();
+    }
+
+    /// A scheduler asks about dispatches that this incarnation has claimed.
+    pub(crate) fn check(&self, dispatches: Vec<(RunPk, Dispatch)>) {
+        *self
+            .asked_about
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = dispatches;
+        self.look_now();
+    }
+
+    /// Gives back what was claimed without this incarnation knowing: the answer to the claim was lost, and another worker
+    /// has acknowledged the message. Taking it first makes sure that it can not be run here any more.
+    fn disown(&self, reporter: &Reporter) {
+        let asked = std::mem::take(
+            &mut *self
+                .asked_about
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for (run, dispatch) in asked {
+            if self.held.take(dispatch).is_some() {
+                reporter.event(Event::Requeued {
+                    run,
+                    dispatch,
+                    reason: "the answer to its claim was lost".to_owned(),
+                });
+            }
+        }
     }
 
     /// Something suggests that presence has changed: renew at once.
@@ -104,6 +162,10 @@ impl Lease {
         let mut had = false;
         let mut waiting = false;
         loop {
+            if self.broken.load(Ordering::SeqCst) {
+                return LeaseEnd::Broken;
+            }
+            self.disown(reporter);
             let sent_at = boottime_now_ns();
             let answer = self.renew(status()).await;
             match answer {
@@ -147,7 +209,11 @@ impl Lease {
         status: WorkerStatus,
     ) -> Result<Option<Vec<(i64, i64)>>, gristmill_presence::PresenceError> {
         let incarnation = &self.info.incarnation;
-        let mut epoch = self.epoch.load(Ordering::SeqCst);
+        let again = self.restore_again.swap(false, Ordering::SeqCst);
+        let mut epoch = match again {
+            true => 0,
+            false => self.epoch.load(Ordering::SeqCst),
+        };
         if epoch != 0 {
             match self.presence.renew(incarnation, epoch, &status).await? {
                 Renewal::Renewed { cancelled, .. } => return Ok(Some(cancelled)),
@@ -164,6 +230,8 @@ impl Lease {
             epoch = self.presence.epoch().await?;
         }
         loop {
+            // Before what is held is read: a claim that comes in after that sees that it has to be restored too.
+            self.epoch.store(0, Ordering::SeqCst);
             let claims = self.held.all();
             let ttl = gristmill_presence::DEFAULT_LEASE_TTL;
             match self

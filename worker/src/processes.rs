@@ -66,6 +66,11 @@ impl Processes {
             exited: Some(exit),
         };
         lock(&self.waiting).insert(id, waiting);
+        // Whoever waits when the guardian dies is told; this one may have come after.
+        if let Some(how) = &*self.died.borrow() {
+            lock(&self.waiting).remove(&id);
+            return Err(format!("the guardian is gone: {how}"));
+        }
         if let Err(error) = self.client.spawn(id, request) {
             lock(&self.waiting).remove(&id);
             return Err(error.to_string());
@@ -80,6 +85,10 @@ impl Processes {
             exited,
             client: self.client.clone(),
         })
+    }
+
+    pub(crate) fn guardian_is_dead(&self) -> bool {
+        self.died.borrow().is_some()
     }
 
     pub(crate) fn set_deadline(&self, boottime_ns: u64) {

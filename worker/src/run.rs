@@ -124,7 +124,17 @@ pub(crate) fn spawn(
     tokio::spawn(async move {
         let message = Arc::new(message);
         let received = Utc::now();
-        let (outcome, started) = execute(&worker, message.clone(), wish).await;
+        let work = {
+            let (worker, message) = (worker.clone(), message.clone());
+            tokio::spawn(async move { execute(&worker, message, wish).await })
+        };
+        let (outcome, started) = match work.await {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::error!(dispatch = %message.dispatch, %error, "the task's supervision broke down: this incarnation ends");
+                return worker.lease.give_up();
+            }
+        };
         drop(slot);
         report(&worker, &message, outcome, started.unwrap_or(received));
     });
@@ -181,8 +191,11 @@ async fn execute(
         .map(|context| context.mask.clone())
         .unwrap_or_default();
     let log = AttemptLog::start(worker.objects.clone(), worker.presence.clone(), key, mask);
+    // What was wished while it was prepared, the lease's end among it, comes before its start.
+    let wished = *wish.borrow();
     let (outcome, started) = match prepared {
         Err(failure) => (failure, None),
+        Ok(_) if wished != Wish::GoOn => (Outcome::wished(wished), None),
         Ok(context) => {
             let execution = Execution {
                 worker: worker.clone(),

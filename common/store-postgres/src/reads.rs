@@ -230,6 +230,10 @@ impl Reads for PgStore {
         reconcile::busy_workers(self).await
     }
 
+    async fn leased_over_broker(&self, within: Duration) -> StoreResult<bool> {
+        reconcile::leased_over_broker(self, within).await
+    }
+
     async fn barrier_applied(&self, barrier: Uuid) -> StoreResult<u16> {
         reconcile::barrier_applied(self, barrier).await
     }

@@ -285,6 +285,14 @@ impl Reads for SqliteStore {
         self.reader().await?.busy_workers().await
     }
 
+    async fn leased_over_broker(&self, within: Duration) -> StoreResult<bool> {
+        let since = chrono::TimeDelta::from_std(within)
+            .ok()
+            .and_then(|within| self.now().checked_sub_signed(within))
+            .unwrap_or(DateTime::UNIX_EPOCH);
+        self.reader().await?.leased_over_broker(since).await
+    }
+
     async fn barrier_applied(&self, barrier: Uuid) -> StoreResult<u16> {
         self.reader().await?.barrier_applied(barrier).await
     }

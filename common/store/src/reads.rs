@@ -132,6 +132,8 @@ pub trait Reads: Send + Sync {
     async fn out_in_run(&self, run: RunPk) -> StoreResult<Vec<OutDispatch>>;
     /// Incarnations that started something that is still out.
     async fn busy_workers(&self) -> StoreResult<Vec<WorkerRow>>;
+    /// Whether any worker that was not judged lost has held a lease over the broker within this time until now.
+    async fn leased_over_broker(&self, within: Duration) -> StoreResult<bool>;
     /// How many shards have applied the barrier.
     async fn barrier_applied(&self, barrier: Uuid) -> StoreResult<u16>;
 

@@ -7,7 +7,6 @@ use gristmill_common::{
     ids::{Dispatch, Fence, RunPk, TiPk},
     message::{Ending, Finished, header},
 };
-use gristmill_presence::CancelState;
 use gristmill_store::StoreResult;
 use std::sync::Arc;
 
@@ -68,7 +67,13 @@ async fn take(handle: &Arc<SchedulerHandle>, delivery: &Delivery) -> StoreResult
     })
     .await?;
     match dispatch {
-        Some((run, dispatch)) => fail_unread(handle, run, dispatch, &reason).await,
+        Some((run, dispatch)) => {
+            let epoch = delivery
+                .headers
+                .get(header::EPOCH)
+                .and_then(|value| value.as_int());
+            fail_unread(handle, run, dispatch, epoch, &reason).await
+        }
         None => Ok(()),
     }
 }
@@ -87,14 +92,28 @@ async fn fail_unread(
     handle: &Arc<SchedulerHandle>,
     run: RunPk,
     dispatch: Dispatch,
+    epoch: Option<i64>,
     reason: &str,
 ) -> StoreResult<()> {
-    let cancelled = handle
+    // Another copy of it may have been read after all, or may still be: only what nobody holds, and nobody can claim any
+    // more, fails.
+    let sealed = handle
         .presence
-        .cancel(&[(dispatch.ti.0, dispatch.fence.0)])
+        .seal(&[(dispatch.ti.0, dispatch.fence.0)])
         .await;
-    if !cancelled.is_ok_and(|cancels| cancels.states == [CancelState::NotClaimed]) {
-        return Ok(());
+    match sealed {
+        Ok(sealed) if sealed.holders != [None] => return Ok(()),
+        Ok(sealed) if Some(sealed.epoch) == epoch => {}
+        // Cannot be told now: it is looked for like one that nobody claimed.
+        _ => {
+            let unread = [dispatch];
+            repeat::until_answered("taking an unreadable dispatch", || {
+                handle.store.expire_claim(&unread)
+            })
+            .await?;
+            handle.wake_unclaimed.notify_one();
+            return Ok(());
+        }
     }
     let now = handle.store.now();
     let event = Finished {

@@ -12,7 +12,7 @@ use gristmill_presence::LeaseSnapshot;
 use gristmill_store::OutDispatch;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -32,14 +32,14 @@ struct Watch {
 }
 
 impl Watch {
-    /// Takes a look in, and answers the workers whose lease has stood still for at least `patience`.
+    /// Takes a look in, and answers the workers whose lease has stood still for at least `patience`, and where.
     fn look(
         &mut self,
         now: Duration,
         snapshot: &LeaseSnapshot,
         busy: &BTreeSet<String>,
         patience: Duration,
-    ) -> Vec<String> {
+    ) -> Vec<(String, Option<u64>)> {
         if snapshot.epoch != self.epoch || now.saturating_sub(self.last_look) > BREAK {
             self.still.clear();
             self.epoch = snapshot.epoch;
@@ -63,7 +63,7 @@ impl Watch {
         self.still
             .iter()
             .filter(|(_, (_, since))| now.saturating_sub(*since) >= patience)
-            .map(|(worker, _)| worker.clone())
+            .map(|(worker, (seq, _))| (worker.clone(), *seq))
             .collect()
     }
 }
@@ -79,10 +79,19 @@ pub(super) async fn run(handle: Arc<SchedulerHandle>) {
         ) else {
             continue;
         };
-        let busy = busy.into_iter().map(|worker| worker.incarnation).collect();
+        let mut busy: BTreeSet<String> =
+            busy.into_iter().map(|worker| worker.incarnation).collect();
+        busy.extend(
+            handle
+                .suspects
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+                .cloned(),
+        );
         metrics::gauge!("gristmill_workers").set(snapshot.leases.len() as f64);
-        for worker in watch.look(boottime(), &snapshot, &busy, patience) {
-            if judge(&handle, &worker, snapshot.epoch).await {
+        for (worker, seq) in watch.look(boottime(), &snapshot, &busy, patience) {
+            if judge(&handle, &worker, seq, snapshot.epoch).await {
                 watch.still.remove(&worker);
             }
         }
@@ -90,7 +99,7 @@ pub(super) async fn run(handle: Arc<SchedulerHandle>) {
 }
 
 /// Judges one worker; answers whether everything that it held has been given up.
-async fn judge(handle: &Arc<SchedulerHandle>, worker: &str, epoch: i64) -> bool {
+async fn judge(handle: &Arc<SchedulerHandle>, worker: &str, seen: Option<u64>, epoch: i64) -> bool {
     match handle.store.judge_lost(worker).await {
         Ok(true) => {}
         Ok(false) => {
@@ -104,7 +113,15 @@ async fn judge(handle: &Arc<SchedulerHandle>, worker: &str, epoch: i64) -> bool 
     }
     tracing::warn!(worker, "worker lost: its lease has not been renewed");
     metrics::counter!("gristmill_leases_lost_total").increment(1);
-    if handle.presence.revoke(worker).await.is_err() || !barrier::pass(handle).await {
+    let Ok(reached) = handle.presence.revoke(worker).await else {
+        return false;
+    };
+    if reached != seen {
+        // It came back after the last look, and may have started anew what the next lines take for dead. From now on it
+        // cannot renew: what it has is dead when this lease is over.
+        tokio::time::sleep(handle.config.lease + handle.config.judge_margin).await;
+    }
+    if !barrier::pass(handle).await {
         return false;
     }
     let Some(held) = held_by(handle, worker, epoch).await else {
@@ -227,7 +244,7 @@ mod tests {
                 &idle,
                 secs(8)
             ),
-            ["a"]
+            [("a".to_owned(), Some(5))]
         );
     }
 

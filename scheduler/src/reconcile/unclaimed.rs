@@ -1,11 +1,19 @@
 //! Dispatches whose time to be claimed is over: finds out whether anybody holds them, and sends out again those that
 //! nobody does.
 
-use crate::{SchedulerHandle, barrier, effects, repeat};
+use crate::{SchedulerHandle, barrier, cancel, effects, epoch, repeat};
 use chrono::Duration as Span;
-use gristmill_common::{engine::Command, state::TaskState};
+use gristmill_common::{
+    engine::Command,
+    ids::{Dispatch, RunPk},
+    message::Control,
+};
 use gristmill_store::OutDispatch;
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 const PASS: i64 = 500;
 /// By how much the database's clock and presence's may differ.
@@ -23,7 +31,7 @@ pub(super) async fn run(handle: Arc<SchedulerHandle>) {
         })
         .await
         {
-            Ok(late) if late.is_empty() => {}
+            Ok(late) if late.is_empty() => suspect(&handle, BTreeSet::new()),
             Ok(late) => look(&handle, late).await,
             Err(error) => tracing::error!(%error, "cannot look for unclaimed dispatches"),
         }
@@ -34,40 +42,24 @@ async fn look(handle: &Arc<SchedulerHandle>, late: Vec<OutDispatch>) {
     let Some(epoch) = handle.epoch.borrow().epoch() else {
         return;
     };
-    let (same_epoch, older): (Vec<_>, Vec<_>) =
-        late.into_iter().partition(|out| out.epoch == epoch);
     let now = handle.store.now();
     let margin = Span::from_std(CLOCK_MARGIN).unwrap_or(Span::seconds(2));
-    let over: Vec<OutDispatch> = same_epoch
+    // Presence has lost its memory since the older ones went out: a worker may hold one and not have said so yet.
+    let complete =
+        late.iter().any(|out| out.epoch != epoch) && epoch::record_is_complete(handle).await;
+    let late: Vec<OutDispatch> = late
         .into_iter()
-        .filter(|out| out.claim_by.is_none_or(|by| by + margin < now))
+        .filter(|out| match out.epoch == epoch {
+            true => out.claim_by.is_none_or(|by| by + margin < now),
+            false => complete,
+        })
         .collect();
-    redispatch(handle, over, epoch, "nobody claimed it in time").await;
-    // Presence has lost its memory since these went out: a worker may hold one and not have said so yet. Once every worker
-    // has had a lease's time to restore its claims, and all that was sent before has been applied, the record is complete.
-    let settled = handle
-        .epoch
-        .borrow()
-        .seen_for(handle.config.lease + handle.config.judge_margin);
-    if older.is_empty() || !settled || !barrier::pass(handle).await {
-        return;
-    }
-    redispatch(
-        handle,
-        older,
-        epoch,
-        "Redis was restarted before it was claimed",
-    )
-    .await;
+    redispatch(handle, late, epoch).await;
 }
 
-/// Sends out again what nobody holds. The record of claims has to be that of `epoch`, before and after.
-async fn redispatch(
-    handle: &Arc<SchedulerHandle>,
-    late: Vec<OutDispatch>,
-    epoch: i64,
-    reason: &str,
-) {
+/// Sends out again what nobody holds. What somebody holds is asked about, and its holder watched: it may have died, or have
+/// missed the answer to its claim.
+async fn redispatch(handle: &Arc<SchedulerHandle>, late: Vec<OutDispatch>, epoch: i64) {
     if late.is_empty() {
         return;
     }
@@ -75,28 +67,43 @@ async fn redispatch(
         .iter()
         .map(|out| (out.dispatch.ti.0, out.dispatch.fence.0))
         .collect();
-    let holders = match handle.presence.holders(&ids).await {
-        Ok(holders) if holders.epoch == epoch => holders,
+    // Sealed, since a second copy of a message may still be on its way, and clocks differ.
+    let sealed = match handle.presence.seal(&ids).await {
+        Ok(sealed) if sealed.epoch == epoch => sealed,
         Ok(_) => return,
         Err(error) => {
             tracing::debug!(%error, "cannot look for holders now");
             return;
         }
     };
-    let commands: Vec<Command> = late
-        .into_iter()
-        .zip(holders.holders)
-        .filter(|(out, holder)| holder.is_none() && out.state == TaskState::Queued)
-        .map(|(out, _)| Command::Unclaimed {
-            run: out.run,
-            dispatch: out.dispatch,
-            reason: reason.to_owned(),
-        })
-        .collect();
-    if commands.is_empty() {
+    let mut commands = Vec::new();
+    let mut held: BTreeMap<String, Vec<(RunPk, Dispatch)>> = BTreeMap::new();
+    for (out, holder) in late.into_iter().zip(sealed.holders) {
+        match holder {
+            None => commands.push(Command::Unclaimed {
+                run: out.run,
+                dispatch: out.dispatch,
+                reason: if out.epoch == epoch {
+                    "nobody claimed it in time".to_owned()
+                } else {
+                    "Redis was restarted before it was claimed".to_owned()
+                },
+            }),
+            Some(holder) if !holder.released => held
+                .entry(holder.incarnation)
+                .or_default()
+                .push((out.run, out.dispatch)),
+            // Its ending is on its way.
+            Some(_) => {}
+        }
+    }
+    suspect(handle, held.keys().cloned().collect());
+    cancel::tell_workers(handle, held, |dispatches| Control::Check { dispatches }).await;
+    // A record goes some time after its dispatch has ended: what was reported until now has to be applied first.
+    if commands.is_empty() || !barrier::pass(handle).await {
         return;
     }
-    tracing::info!(dispatches = commands.len(), reason, "sending out again");
+    tracing::info!(dispatches = commands.len(), "sending out again");
     let context = handle.context();
     match repeat::until_answered("sending out again", || {
         handle.store.apply(&commands, &[], &context)
@@ -106,4 +113,11 @@ async fn redispatch(
         Ok(applied) => effects::carry_out(handle, applied),
         Err(error) => tracing::error!(%error, "cannot send out again"),
     }
+}
+
+fn suspect(handle: &SchedulerHandle, holders: BTreeSet<String>) {
+    *handle
+        .suspects
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = holders;
 }

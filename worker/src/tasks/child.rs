@@ -123,7 +123,14 @@ pub(crate) async fn run(execution: &Execution, spec: Spec) -> Result<Ended, Outc
         .processes
         .spawn(request)
         .await
-        .map_err(|reason| Outcome::failed(format!("cannot start: {reason}")))?;
+        .map_err(|reason| {
+            // The guardian starts nothing once the lease is over, or it is gone itself: no fault of the task's.
+            let worker = &execution.worker;
+            match worker.lease.holds() && !worker.processes.guardian_is_dead() {
+                true => Outcome::failed(format!("cannot start: {reason}")),
+                false => Outcome::wished(Wish::Interrupt),
+            }
+        })?;
     let pid = child.pid;
     execution.report_started(Some(pid as i32));
     let budget = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(output_limit));

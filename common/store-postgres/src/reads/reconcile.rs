@@ -133,6 +133,13 @@ pub(super) async fn busy_workers(store: &PgStore) -> StoreResult<Vec<WorkerRow>>
     decode(&store.all(query(SQL)).await?)
 }
 
+pub(super) async fn leased_over_broker(store: &PgStore, within: Duration) -> StoreResult<bool> {
+    const SQL: &str =
+        "SELECT 1 AS one FROM workers WHERE state = 'alive' AND held_until >= $1 LIMIT 1";
+    let statement = query(SQL).bind(before(store, within));
+    Ok(store.optional(statement).await?.is_some())
+}
+
 pub(super) async fn barrier_applied(store: &PgStore, barrier: Uuid) -> StoreResult<u16> {
     const SQL: &str = "SELECT count(*) AS shards FROM barriers WHERE barrier = $1";
     match store.optional(query(SQL).bind(barrier)).await? {

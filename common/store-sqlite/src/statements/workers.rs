@@ -181,6 +181,17 @@ impl Session {
         Ok(())
     }
 
+    pub(crate) async fn leased_over_broker(&mut self, since: DateTime<Utc>) -> StoreResult<bool> {
+        let (leased,) = self
+            .one(
+                "SELECT json_array(count(*)) FROM workers WHERE state = 'alive' AND held_until >= ?1",
+                args![since],
+            )
+            .await?;
+        let leased: i64 = leased;
+        Ok(leased > 0)
+    }
+
     pub(crate) async fn barrier_applied(&mut self, barrier: Uuid) -> StoreResult<u16> {
         let (shards,) = self
             .one(

@@ -131,6 +131,7 @@ pub async fn dispatches_are_found_by_worker<B: Backend>(store: B) {
 
 pub async fn workers_are_locked_and_written<B: Backend>(store: B) {
     let bed = Bed::new(store).await;
+    let leased = || bed.leased_over_broker(Duration::from_secs(60));
     let mut tx = bed.tx().await;
     let fresh = tx.lock_worker("w1").await.unwrap();
     let alive = WorkerRow {
@@ -139,6 +140,17 @@ pub async fn workers_are_locked_and_written<B: Backend>(store: B) {
         held_until: None,
     };
     assert_eq!(fresh, alive);
+    for (held_until, holds) in [(-120, false), (-30, true), (30, true)] {
+        let worker = WorkerRow {
+            held_until: Some(after(held_until)),
+            ..alive.clone()
+        };
+        tx.update_worker(&worker).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(leased().await.unwrap(), holds, "until {held_until} s");
+        tx = bed.tx().await;
+        tx.lock_worker("w1").await.unwrap();
+    }
     let lost = WorkerRow {
         state: WorkerState::Lost,
         held_until: Some(after(30)),
@@ -146,6 +158,7 @@ pub async fn workers_are_locked_and_written<B: Backend>(store: B) {
     };
     tx.update_worker(&lost).await.unwrap();
     tx.commit().await.unwrap();
+    assert!(!leased().await.unwrap(), "a lost worker's lease is over");
     let mut tx = bed.tx().await;
     assert_eq!(tx.lock_worker("w1").await.unwrap(), lost);
     let unknown = WorkerRow {

@@ -254,10 +254,16 @@ pub(crate) async fn what_nobody_holds_is_sealed(bed: &Bed) {
         let sealed = bed.presence.seal(&[(1, 1), (2, 1)]).await.unwrap();
         assert_eq!(sealed.epoch, epoch);
         let holder = sealed.holders[0].as_ref().unwrap();
-        assert_eq!((holder.incarnation.as_str(), holder.cancelled), ("a", false));
+        assert_eq!(
+            (holder.incarnation.as_str(), holder.cancelled),
+            ("a", false)
+        );
         assert_eq!(sealed.holders[1], None);
     }
     assert_eq!(bed.claim("a", (2, 1), epoch).await, Claim::Cancelled);
     assert_eq!(bed.claim("a", (2, 2), epoch).await, Claim::Granted);
-    assert!(told(bed, "a", epoch).await.is_empty(), "what is held goes on");
+    assert!(
+        told(bed, "a", epoch).await.is_empty(),
+        "what is held goes on"
+    );
 }

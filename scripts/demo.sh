@@ -48,13 +48,12 @@ printf ' ready\n\n'
 run_id=demo-$(date +%Y%m%dT%H%M%S)
 "$bin/gristmill" run "$dag" --run-id "$run_id" --wait --logs
 printf '\nResult of %s:\n' "$dag"
-"$bin/gristmill" xcom list "$dag" "$run_id"
+"$bin/gristmill" tasks list "$dag" "$run_id"
 
 cat <<DONE
 
 Gristmill serves at  http://$listen   (API: /docs, health: /health)
-In another shell:    # Standalone leaves a token for its own user there.
-export GRISTMILL_API_URL=http://$listen GRISTMILL_TOKEN_FILE=$home/client-token
+In another shell:    export GRISTMILL_API_URL=http://$listen GRISTMILL_TOKEN_FILE=$home/client-token
                      $bin/gristmill dags list
                      $bin/gristmill run $dag --wait --logs
 Ctrl-C ends it.

@@ -15,7 +15,9 @@ mod objects;
 mod pycompat;
 mod render;
 
-pub use analysis::{Refs, is_template, references, task_references};
+pub use analysis::{
+    Refs, is_template, references, running_references, scheduling_references, task_references,
+};
 pub use error::TemplateError;
 pub use render::Renderer;
 

@@ -77,7 +77,8 @@ pub(crate) async fn prepare(
 async fn xcoms(worker: &Incarnation, message: &WorkMessage) -> Result<XComMap, String> {
     let mut values = XComMap::default();
     if message.xcoms.by_api {
-        for (task, key) in &gristmill_common::template::task_references(&message.task).xcom_pulls {
+        for (task, key) in &gristmill_common::template::running_references(&message.task).xcom_pulls
+        {
             let value = from_api(worker, message, task, key).await?;
             values.0.insert((task.clone(), key.clone()), value);
         }

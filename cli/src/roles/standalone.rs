@@ -38,6 +38,9 @@ pub(crate) struct StandaloneArgs {
     /// Task instances at one time; by default twice the number of processors, at least 8
     #[arg(long, env = "GRISTMILL_CONCURRENCY", value_parser = clap::value_parser!(u32).range(1..=4096))]
     concurrency: Option<u32>,
+    /// The data engine; by default the `gristmill-data` beside this program
+    #[arg(long, env = "GRISTMILL_DATA_ENGINE")]
+    data_engine: Option<PathBuf>,
     /// After SIGTERM: how long running tasks may go on before they are interrupted and requeued
     #[arg(long, env = "GRISTMILL_DRAIN_TIMEOUT", default_value = "10s")]
     drain_timeout: gristmill_common::span::Span,
@@ -93,7 +96,7 @@ pub(super) async fn run(args: StandaloneArgs) -> RoleResult {
             lease: config.lease,
             drain_timeout: args.drain_timeout.duration(),
             work_dir: home.join("work"),
-            data_engine: data_engine(),
+            data_engine: args.data_engine.unwrap_or_else(data_engine),
             api_url: Some(format!("http://{address}")),
             ..WorkerConfig::default()
         },

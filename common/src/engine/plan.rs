@@ -4,7 +4,7 @@ use crate::{
     graph::Graph,
     ids::{TaskIdx, VersionPk},
     spec::{DagSpec, TaskSpec},
-    template::{Refs, task_references},
+    template::{Refs, running_references, scheduling_references},
 };
 
 /// A version's specification with what is derived from it once: its graph and what its templates refer to.
@@ -15,13 +15,15 @@ pub struct Plan {
     pub graph: Graph,
     pub bundle: Option<String>,
     refs: Vec<Refs>,
+    expand_refs: Vec<Refs>,
     leaf: Vec<bool>,
 }
 
 impl Plan {
     pub fn new(version: VersionPk, spec: DagSpec, bundle: Option<String>) -> Self {
         let graph = Graph::of(&spec);
-        let refs = spec.tasks.iter().map(task_references).collect();
+        let refs = spec.tasks.iter().map(running_references).collect();
+        let expand_refs = spec.tasks.iter().map(scheduling_references).collect();
         let mut leaf = vec![false; spec.tasks.len()];
         for &idx in graph.leaves() {
             leaf[idx as usize] = true;
@@ -32,6 +34,7 @@ impl Plan {
             graph,
             bundle,
             refs,
+            expand_refs,
             leaf,
         }
     }
@@ -41,9 +44,16 @@ impl Plan {
         self.spec.task(idx)
     }
 
-    /// What the task's templates refer to.
+    /// What the templates refer to that a worker renders.
     pub fn refs(&self, idx: TaskIdx) -> Option<&Refs> {
         usize::try_from(idx).ok().and_then(|i| self.refs.get(i))
+    }
+
+    /// What the lists refer to that the task is mapped over.
+    pub fn expand_refs(&self, idx: TaskIdx) -> Option<&Refs> {
+        usize::try_from(idx)
+            .ok()
+            .and_then(|i| self.expand_refs.get(i))
     }
 
     /// Whether no task depends on it: leaves decide a run's outcome.
@@ -55,11 +65,8 @@ impl Plan {
             .unwrap_or(false)
     }
 
-    /// Tasks whose XComs the task's templates may pull, and the keys (empty: any).
-    pub fn pulled_tasks(&self, idx: TaskIdx) -> Vec<TaskIdx> {
-        let Some(refs) = self.refs(idx) else {
-            return Vec::new();
-        };
+    /// Tasks whose XComs `refs` of the task at `idx` may pull.
+    pub fn pulled_tasks(&self, idx: TaskIdx, refs: &Refs) -> Vec<TaskIdx> {
         if refs.dynamic_pull {
             return self.graph.all_upstream(idx);
         }

@@ -55,17 +55,29 @@ pub fn references(text: &str) -> Refs {
         .unwrap_or_default()
 }
 
-/// What all templates of a task refer to, the connection of an `http` task included.
+/// What a task's templates refer to, in all.
 pub fn task_references(task: &TaskSpec) -> Refs {
-    let mut refs = Refs::default();
-    let mut add = |text: &str| refs.merge(references(text));
-    add(&task.queue);
-    task.env.values().for_each(|text| add(text));
+    let mut refs = scheduling_references(task);
+    refs.merge(running_references(task));
+    refs
+}
+
+/// What the scheduler's own templates of a task refer to: its queue, and the lists that it is mapped over.
+pub fn scheduling_references(task: &TaskSpec) -> Refs {
+    let mut refs = references(&task.queue);
     for source in task.expand.iter().flat_map(|expand| expand.values()) {
         if let ExpandSource::Template(text) = source {
-            add(text);
+            refs.merge(references(text));
         }
     }
+    refs
+}
+
+/// What the templates refer to that a worker renders to run a task: what its message has to bring.
+pub fn running_references(task: &TaskSpec) -> Refs {
+    let mut refs = Refs::default();
+    let mut add = |text: &str| refs.merge(references(text));
+    task.env.values().for_each(|text| add(text));
     match &task.kind {
         TaskKind::Shell(shell) => {
             add(&shell.command);

@@ -278,7 +278,7 @@ async fn pulled_refs<T: Tx>(tx: &mut T, ws: &WorkingSet, ti: TiPk) -> StoreResul
     };
     let tasks = ws
         .plan_of(row.run)
-        .map(|plan| plan.pulled_tasks(row.task_idx))
+        .and_then(|plan| Some(plan.pulled_tasks(row.task_idx, plan.refs(row.task_idx)?)))
         .unwrap_or_default();
     if tasks.is_empty() {
         return Ok(Vec::new());
@@ -323,14 +323,14 @@ async fn pulled_values<T: Tx>(tx: &mut T, ws: &WorkingSet, node: TiPk) -> StoreR
     let Some(plan) = ws.plan_of(row.run) else {
         return Ok(pulled);
     };
-    let tasks = plan.pulled_tasks(row.task_idx);
+    let Some(refs) = plan.expand_refs(row.task_idx) else {
+        return Ok(pulled);
+    };
+    let tasks = plan.pulled_tasks(row.task_idx, refs);
     if tasks.is_empty() {
         return Ok(pulled);
     }
-    let mut keys: Vec<String> = plan
-        .refs(row.task_idx)
-        .map(|refs| refs.xcom_pulls.iter().map(|(_, key)| key.clone()).collect())
-        .unwrap_or_default();
+    let mut keys: Vec<String> = refs.xcom_pulls.iter().map(|(_, key)| key.clone()).collect();
     keys.push(RETURN_VALUE.to_owned());
     keys.sort_unstable();
     keys.dedup();

@@ -92,6 +92,7 @@ tasks:
         "9|3",
         "partitions, and workers that had a share"
     );
-    let birds = "SELECT count(*) FROM task_instances WHERE task_id = 'whole.part'";
-    assert_eq!(deployment.sql(birds).await, "1");
+    let whole = "SELECT count(*) FROM task_attempts a JOIN task_instances t ON t.pk = a.ti_pk
+        WHERE t.task_id = 'whole.part'";
+    assert_eq!(deployment.sql(whole).await, "1");
 }

@@ -39,11 +39,12 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Starts logging to standard error: `GRISTMILL_LOG` filters (as in `RUST_LOG`), `format` shapes. A second call does
-/// nothing.
+/// Starts logging to standard error: `GRISTMILL_LOG` filters (as in `RUST_LOG`, on top of what is off by default), `format`
+/// shapes. A second call does nothing.
 pub fn init_logging(format: LogFormat) {
-    let filter = std::env::var("GRISTMILL_LOG").unwrap_or_else(|_| FILTER.to_owned());
-    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(FILTER));
+    let wanted = std::env::var("GRISTMILL_LOG").unwrap_or_default();
+    let filter = EnvFilter::try_new(format!("{FILTER},{wanted}"))
+        .unwrap_or_else(|_| EnvFilter::new(FILTER));
     let text = match format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Text => true,

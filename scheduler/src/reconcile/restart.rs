@@ -17,7 +17,9 @@ pub async fn adopt_dead_host(store: &dyn Store, context: &DispatchContext) -> St
                 dispatch: out.dispatch,
                 reason: "the process that ran it ended".to_owned(),
             },
-            _ => Command::Unclaimed {
+            // It may have run all the same: that it started was said to nobody but the process that ended. So it counts as
+            // a try, which has a log of its own, but costs none.
+            _ => Command::Requeued {
                 run: out.run,
                 dispatch: out.dispatch,
                 reason: "the process that was to run it ended".to_owned(),

@@ -5,7 +5,7 @@ use gristmill_testkit::{
     DataDir, free_port,
     roles::{Role, Setup, binary},
 };
-use std::{path::Path, process::Output, time::Duration};
+use std::{os::unix::process::ExitStatusExt, path::Path, process::Output, time::Duration};
 
 /// How many of what.
 #[derive(Debug, Clone, Copy)]
@@ -167,7 +167,13 @@ impl Deployment {
 
     /// Starts a role that died at its fault point again, without the fault.
     pub(crate) async fn revive(role: &mut Role, patience: Duration) {
-        role.wait(patience).await.unwrap();
+        let status = role.wait(patience).await.unwrap().unwrap();
+        assert_eq!(
+            status.signal(),
+            Some(libc::SIGABRT),
+            "{status}\n{}",
+            role.log_text()
+        );
         role.restart_with(&[("GRISTMILL_FAULT_POINT", "")])
             .await
             .unwrap();

@@ -141,3 +141,70 @@ impl Ledger {
         text.lines().filter(|line| line.starts_with("E ")).count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_testkit::DataDir;
+
+    /// A ledger of these lines, each without the run, task and map index, the try number and the pid.
+    fn ledger(lines: &[(&str, i64, u64)]) -> (Ledger, DataDir) {
+        let dir = DataDir::new("ledger").unwrap();
+        let file = dir.path().join("ledger");
+        let lines: String = lines
+            .iter()
+            .map(|(kind, fence, at)| format!("{kind} r t -1 {fence} {fence} {fence} {at} -\n"))
+            .collect();
+        std::fs::write(&file, lines).unwrap();
+        (Ledger { file }, dir)
+    }
+
+    #[test]
+    fn attempts_one_after_the_other_are_fine() {
+        let (ledger, _dir) = ledger(&[
+            ("S", 1, 10),
+            ("S", 2, 20),
+            ("E", 2, 30),
+            ("S", 3, 30),
+            ("E", 3, 40),
+        ]);
+        ledger.check();
+        assert_eq!(ledger.of_task("t").len(), 3);
+        assert_eq!(ledger.ends(), 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "two attempts at once")]
+    fn an_overlap_is_found() {
+        let (ledger, _dir) = ledger(&[("S", 1, 10), ("S", 2, 20), ("E", 1, 25), ("E", 2, 30)]);
+        ledger.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "was alive when this one started")]
+    fn a_live_process_of_an_earlier_attempt_is_found() {
+        let (ledger, _dir) = ledger(&[("S", 1, 10), ("S", 2, 20), ("X", 2, 21)]);
+        ledger.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "started twice")]
+    fn a_dispatch_that_ran_twice_is_found() {
+        let (ledger, _dir) = ledger(&[("S", 1, 10), ("E", 1, 20), ("S", 1, 30)]);
+        ledger.check();
+    }
+
+    #[test]
+    fn the_most_at_once_are_counted() {
+        let (ledger, _dir) = ledger(&[
+            ("S", 1, 10),
+            ("E", 1, 20),
+            ("S", 2, 20),
+            ("S", 3, 25),
+            ("E", 2, 30),
+            ("E", 3, 40),
+        ]);
+        assert_eq!(ledger.most_at_once(|task| task == "t"), 2);
+        assert_eq!(ledger.most_at_once(|task| task == "other"), 0);
+    }
+}

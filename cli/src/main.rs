@@ -11,10 +11,20 @@ use tokio::runtime::Builder;
 
 /// A queue-driven workflow engine: DAGs in, task instances through RabbitMQ to workers, results out
 #[derive(Debug, Parser)]
-#[command(name = "gristmill", version, propagate_version = true, max_term_width = 110)]
+#[command(
+    name = "gristmill",
+    version,
+    propagate_version = true,
+    max_term_width = 110
+)]
 struct Cli {
     /// Shape of a role's log lines: auto, text or json
-    #[arg(long, env = "GRISTMILL_LOG_FORMAT", default_value = "auto", global = true)]
+    #[arg(
+        long,
+        env = "GRISTMILL_LOG_FORMAT",
+        default_value = "auto",
+        global = true
+    )]
     log_format: LogFormat,
     #[command(flatten)]
     globals: commands::Globals,
@@ -32,7 +42,10 @@ enum Top {
 
 fn main() -> ExitCode {
     // The guardian forks: it has to begin before any thread does, and takes no arguments.
-    if std::env::args_os().nth(1).is_some_and(|arg| arg == "guardian") {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|arg| arg == "guardian")
+    {
         gristmill_guardian::run_guardian();
     }
     let cli = Cli::parse();

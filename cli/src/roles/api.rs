@@ -62,7 +62,9 @@ async fn first_admin(store: &dyn Store) {
     loop {
         match gristmill_api::ensure_admin(store, password.clone()).await {
             Ok(Some(password)) => {
-                eprintln!("Made the first user: admin, password {password} (shown once; set GRISTMILL_ADMIN_PASSWORD to choose it).");
+                eprintln!(
+                    "Made the first user: admin, password {password} (shown once; set GRISTMILL_ADMIN_PASSWORD to choose it)."
+                );
                 return;
             }
             Ok(None) => return,

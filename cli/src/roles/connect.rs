@@ -14,9 +14,14 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// The metadata database. Postgres may be absent: it is waited for.
 pub(super) async fn store(max_connections: u32) -> Result<Arc<dyn Store>, Error> {
-    let url = secret::required("GRISTMILL_DATABASE_URL", "postgres://user:password@host/gristmill")?;
+    let url = secret::required(
+        "GRISTMILL_DATABASE_URL",
+        "postgres://user:password@host/gristmill",
+    )?;
     if let Some(path) = url.strip_prefix("sqlite:") {
-        return Ok(Arc::new(SqliteStore::open(path.trim_start_matches("//")).await?));
+        return Ok(Arc::new(
+            SqliteStore::open(path.trim_start_matches("//")).await?,
+        ));
     }
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err("GRISTMILL_DATABASE_URL has to begin with postgres:// or sqlite:".into());
@@ -39,16 +44,25 @@ pub(super) fn broker(role: &str) -> Result<Arc<dyn Broker>, Error> {
 
 pub(super) fn presence() -> Result<Arc<dyn Presence>, Error> {
     let url = secret::required("GRISTMILL_REDIS_URL", "redis://:password@host:6379/0")?;
-    Ok(Arc::new(RedisPresence::new(&url, PresenceConfig::default())?))
+    Ok(Arc::new(RedisPresence::new(
+        &url,
+        PresenceConfig::default(),
+    )?))
 }
 
 pub(super) fn objects() -> Result<ObjectStore, Error> {
-    let url = secret::required("GRISTMILL_STORE", "file:///var/lib/gristmill or s3://bucket/prefix")?;
+    let url = secret::required(
+        "GRISTMILL_STORE",
+        "file:///var/lib/gristmill or s3://bucket/prefix",
+    )?;
     Ok(ObjectStore::from_url(&url)?)
 }
 
 pub(super) fn secret_key() -> Result<SecretKey, Error> {
-    let text = secret::required("GRISTMILL_SECRET_KEY", "the output of `openssl rand -hex 32`")?;
+    let text = secret::required(
+        "GRISTMILL_SECRET_KEY",
+        "the output of `openssl rand -hex 32`",
+    )?;
     Ok(SecretKey::from_text(&text)?)
 }
 

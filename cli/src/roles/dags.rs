@@ -33,7 +33,9 @@ pub(super) fn watch(folder: Option<PathBuf>, store: Arc<dyn Store>, objects: Obj
                     }
                 }
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::warn!(folder = %folder.display(), %error, "cannot read the DAG folder"),
+                Ok(Err(error)) => {
+                    tracing::warn!(folder = %folder.display(), %error, "cannot read the DAG folder")
+                }
                 Err(error) => tracing::error!(%error, "looking at the DAG folder failed"),
             }
             tokio::time::sleep(EVERY).await;
@@ -46,7 +48,12 @@ pub(super) async fn deploy(folder: &Path, store: &dyn Store, objects: &ObjectSto
     match deploy_dir(store, objects, folder, PREFIX, DeployMode::Deploy).await {
         Ok(report) => {
             for dag in report.deployed.iter().filter(|dag| dag.is_new) {
-                tracing::info!(dag_id = dag.dag_id, version = dag.version_number, file = dag.fileloc, "deployed");
+                tracing::info!(
+                    dag_id = dag.dag_id,
+                    version = dag.version_number,
+                    file = dag.fileloc,
+                    "deployed"
+                );
             }
             for error in &report.errors {
                 tracing::error!("{error}");

@@ -10,7 +10,11 @@ use tokio::net::TcpListener;
 pub(super) type Probe = Arc<dyn Fn() -> Vec<(String, Result<(), String>)> + Send + Sync>;
 
 /// Serves `/health` and `/metrics` in the background, if an address is given.
-pub(super) async fn serve(listen: Option<SocketAddr>, metrics: MetricsHandle, probe: Probe) -> std::io::Result<()> {
+pub(super) async fn serve(
+    listen: Option<SocketAddr>,
+    metrics: MetricsHandle,
+    probe: Probe,
+) -> std::io::Result<()> {
     let Some(listen) = listen else { return Ok(()) };
     let listener = TcpListener::bind(listen).await?;
     let app = Router::new()
@@ -38,6 +42,13 @@ async fn health(State(probe): State<Probe>) -> impl IntoResponse {
             (name, state)
         })
         .collect();
-    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({"status": if well { "healthy" } else { "unhealthy" }, "parts": parts})))
+    let status = if well {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        Json(json!({"status": if well { "healthy" } else { "unhealthy" }, "parts": parts})),
+    )
 }

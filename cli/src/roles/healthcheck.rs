@@ -20,8 +20,14 @@ pub(super) async fn run(args: HealthcheckArgs) -> RoleResult {
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
-    let answer = client.get(format!("http://{address}/health")).send().await?;
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_secs(5))
+        .no_proxy()
+        .build()?;
+    let answer = client
+        .get(format!("http://{address}/health"))
+        .send()
+        .await?;
     let status = answer.status();
     let text = answer.text().await?;
     println!("{text}");

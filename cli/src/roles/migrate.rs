@@ -30,8 +30,12 @@ pub(super) async fn run(args: MigrateArgs) -> RoleResult {
         }
     }
     println!("The database is at this version's schema.");
-    if let Some(password) = gristmill_api::ensure_admin(&*store, secret::from_env("GRISTMILL_ADMIN_PASSWORD")?).await? {
-        println!("Made the first user: admin, password {password} (shown once; set GRISTMILL_ADMIN_PASSWORD to choose it).");
+    if let Some(password) =
+        gristmill_api::ensure_admin(&*store, secret::from_env("GRISTMILL_ADMIN_PASSWORD")?).await?
+    {
+        println!(
+            "Made the first user: admin, password {password} (shown once; set GRISTMILL_ADMIN_PASSWORD to choose it)."
+        );
     }
     Ok(())
 }

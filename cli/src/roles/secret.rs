@@ -12,7 +12,8 @@ pub(crate) fn from_env(name: &str) -> Result<Option<String>, String> {
     let file = format!("{name}_FILE");
     match std::env::var(&file) {
         Ok(path) if !path.is_empty() => {
-            let text = std::fs::read_to_string(&path).map_err(|error| format!("{file}={path}: {error}"))?;
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| format!("{file}={path}: {error}"))?;
             Ok(Some(text.trim().to_owned()))
         }
         _ => Ok(None),
@@ -21,7 +22,9 @@ pub(crate) fn from_env(name: &str) -> Result<Option<String>, String> {
 
 /// The same, or an error that says how to set it.
 pub(crate) fn required(name: &str, example: &str) -> Result<String, String> {
-    from_env(name)?.ok_or_else(|| format!("{name} is not set; set it (or {name}_FILE), for example to {example}"))
+    from_env(name)?.ok_or_else(|| {
+        format!("{name} is not set; set it (or {name}_FILE), for example to {example}")
+    })
 }
 
 /// The content of a file, which is made with a random secret behind `prefix` when it is not there. Readable by its owner
@@ -34,14 +37,21 @@ pub(crate) fn keep(path: &Path, prefix: &str) -> Result<String, String> {
     };
     let describe = |error: std::io::Error| format!("{}: {error}", path.display());
     let secret = format!("{prefix}{}", random_hex());
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
         Ok(mut file) => {
-            file.write_all(secret.as_bytes()).and_then(|()| file.sync_all()).map_err(describe)?;
+            file.write_all(secret.as_bytes())
+                .and_then(|()| file.sync_all())
+                .map_err(describe)?;
             Ok(secret)
         }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            std::fs::read_to_string(path).map(|text| text.trim().to_owned()).map_err(describe)
-        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => std::fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .map_err(describe),
         Err(error) => Err(describe(error)),
     }
 }
@@ -50,8 +60,10 @@ pub(crate) fn keep(path: &Path, prefix: &str) -> Result<String, String> {
 pub(crate) fn random_hex() -> String {
     use std::fmt::Write;
     let bytes: [u8; 32] = rand::random();
-    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }

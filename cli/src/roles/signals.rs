@@ -16,7 +16,10 @@ pub(super) fn listen() -> std::io::Result<Stop> {
         orderly: CancellationToken::new(),
         at_once: CancellationToken::new(),
     };
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let wishes = stop.clone();
     tokio::spawn(async move {
         for wish in [wishes.orderly, wishes.at_once] {

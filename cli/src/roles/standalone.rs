@@ -49,12 +49,16 @@ pub(crate) struct StandaloneArgs {
 pub(super) async fn run(args: StandaloneArgs) -> RoleResult {
     let stop = signals::listen()?;
     let metrics = init_metrics()?;
-    std::fs::create_dir_all(&args.home).map_err(|error| format!("cannot make {}: {error}", args.home.display()))?;
+    std::fs::create_dir_all(&args.home)
+        .map_err(|error| format!("cannot make {}: {error}", args.home.display()))?;
     let home = std::fs::canonicalize(&args.home)?;
     // The port first: a second standalone must not get as far as the database.
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}; choose another address with --listen", args.listen))?;
+    let listener = TcpListener::bind(args.listen).await.map_err(|error| {
+        format!(
+            "cannot listen on {}: {error}; choose another address with --listen",
+            args.listen
+        )
+    })?;
     let address = listener.local_addr()?;
     let sqlite = SqliteStore::open(home.join("gristmill.db")).await?;
     sqlite.migrate().await?;
@@ -114,7 +118,11 @@ pub(super) async fn run(args: StandaloneArgs) -> RoleResult {
     let rest = tokio_util::sync::CancellationToken::new();
     let _end_of_rest = rest.clone().drop_guard();
     let scheduling = tokio::spawn(gristmill_scheduler::run(scheduler, rest.clone()));
-    let serving = tokio::spawn(gristmill_api::serve(listener, gristmill_api::router(api), rest.clone()));
+    let serving = tokio::spawn(gristmill_api::serve(
+        listener,
+        gristmill_api::router(api),
+        rest.clone(),
+    ));
     let guardian = move || GuardianConfig {
         hold_fd: tasks_lock.try_clone().ok().map(OwnedFd::from),
         ..GuardianConfig::default()
@@ -138,7 +146,11 @@ pub(super) async fn run(args: StandaloneArgs) -> RoleResult {
 /// Takes the lock that the guardian of the last process and its tasks hold until the last of them is gone.
 async fn wait_for_old_tasks(home: &Path) -> Result<File, Box<dyn std::error::Error + Send + Sync>> {
     let path = home.join("tasks.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)?;
     if file.try_lock().is_err() {
         tracing::warn!("waiting for the task processes of the last process to end");
         let file = file.try_clone()?;
@@ -160,7 +172,8 @@ fn adoption_context(secret: &SecretKey) -> DispatchContext {
 
 /// Makes the first user and the token that client commands on this machine use, and says where everything is.
 async fn introduce(store: &dyn Store, home: &Path, address: SocketAddr) -> RoleResult {
-    let generated = gristmill_api::ensure_admin(store, secret::from_env("GRISTMILL_ADMIN_PASSWORD")?).await?;
+    let generated =
+        gristmill_api::ensure_admin(store, secret::from_env("GRISTMILL_ADMIN_PASSWORD")?).await?;
     let token = secret::keep(&home.join("client-token"), gristmill_api::TOKEN_PREFIX)?;
     store
         .put_token(&TokenRow {
@@ -178,9 +191,14 @@ async fn introduce(store: &dyn Store, home: &Path, address: SocketAddr) -> RoleR
         })?;
     println!("Gristmill is at http://{address}  (API: /docs, health: /health)");
     if let Some(password) = generated {
-        println!("Sign in as admin with password {password} (shown once; set GRISTMILL_ADMIN_PASSWORD to choose it).");
+        println!(
+            "Sign in as admin with password {password} (shown once; set GRISTMILL_ADMIN_PASSWORD to choose it)."
+        );
     }
-    println!("On this machine `gristmill` commands sign in by {}.", home.join("client-token").display());
+    println!(
+        "On this machine `gristmill` commands sign in by {}.",
+        home.join("client-token").display()
+    );
     Ok(())
 }
 

@@ -13,7 +13,12 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArgs {
     /// Queues to take work from
-    #[arg(long, env = "GRISTMILL_QUEUES", value_delimiter = ',', default_value = "default")]
+    #[arg(
+        long,
+        env = "GRISTMILL_QUEUES",
+        value_delimiter = ',',
+        default_value = "default"
+    )]
     queues: Vec<String>,
     /// Task instances at one time
     #[arg(long, env = "GRISTMILL_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -61,9 +66,9 @@ pub(super) async fn run(args: WorkerArgs) -> RoleResult {
             concurrency: args.concurrency,
             lease: args.lease.duration(),
             drain_timeout: args.drain_timeout.duration(),
-            work_dir: args
-                .work_dir
-                .unwrap_or_else(|| std::env::temp_dir().join(format!("gristmill-worker-{}", std::process::id()))),
+            work_dir: args.work_dir.unwrap_or_else(|| {
+                std::env::temp_dir().join(format!("gristmill-worker-{}", std::process::id()))
+            }),
             data_engine: args.data_engine.unwrap_or_else(data_engine),
             api_url: args.api_url,
             pass_env: args.pass_env,
@@ -86,7 +91,11 @@ fn probe(health: WorkerHealth) -> health::Probe {
         consumers
             .into_iter()
             .map(|(queue, stands)| {
-                let state = if stands { Ok(()) } else { Err("not registered at the broker".to_owned()) };
+                let state = if stands {
+                    Ok(())
+                } else {
+                    Err("not registered at the broker".to_owned())
+                };
                 (format!("queue {queue}"), state)
             })
             .collect()

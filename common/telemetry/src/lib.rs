@@ -43,8 +43,8 @@ impl FromStr for LogFormat {
 /// shapes. A second call does nothing.
 pub fn init_logging(format: LogFormat) {
     let wanted = std::env::var("GRISTMILL_LOG").unwrap_or_default();
-    let filter = EnvFilter::try_new(format!("{FILTER},{wanted}"))
-        .unwrap_or_else(|_| EnvFilter::new(FILTER));
+    let filter =
+        EnvFilter::try_new(format!("{FILTER},{wanted}")).unwrap_or_else(|_| EnvFilter::new(FILTER));
     let text = match format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Text => true,

@@ -28,10 +28,7 @@ pub(super) async fn store(max_connections: u32) -> Result<Arc<dyn Store>, Error>
     }
     Ok(Arc::new(PgStore::connect(
         &url,
-        PgOptions {
-            max_connections,
-            ..PgOptions::default()
-        },
+        PgOptions { max_connections },
     )?))
 }
 

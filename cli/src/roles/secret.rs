@@ -4,10 +4,10 @@ use std::path::Path;
 
 /// The value of `name`, else the content of the file that `name_FILE` names.
 pub(crate) fn from_env(name: &str) -> Result<Option<String>, String> {
-    if let Ok(value) = std::env::var(name) {
-        if !value.is_empty() {
-            return Ok(Some(value));
-        }
+    if let Ok(value) = std::env::var(name)
+        && !value.is_empty()
+    {
+        return Ok(Some(value));
     }
     let file = format!("{name}_FILE");
     match std::env::var(&file) {

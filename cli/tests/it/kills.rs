@@ -100,6 +100,49 @@ async fn what_a_killed_worker_held_runs_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_with_redis_is_missed_all_the_same() {
+    let redis = Redis::start().await.unwrap();
+    let deployment = Deployment::start(Servers::with_redis(&redis).await, SHAPE).await;
+    let run = midway(&deployment).await;
+    redis.kill().await.unwrap();
+    deployment.workers[0].kill().await.unwrap();
+    redis.restart_empty().await.unwrap();
+    deployment.succeeds(&run, LATER).await;
+    assert_eq!(deployment.count_endings("success").await, 200);
+    let lost = deployment.count_endings("lost").await;
+    assert!(
+        lost <= 8,
+        "{lost} attempts of a worker with 8 slots were lost"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_dies_at_once() {
+    let (postgres, rabbitmq, redis) =
+        tokio::try_join!(Postgres::start(), RabbitMq::start(), Redis::start()).unwrap();
+    let servers = Servers::private(&postgres, &rabbitmq, &redis).await;
+    let deployment = Deployment::start(servers, SHAPE).await;
+    let run = midway(&deployment).await;
+    for role in deployment.roles() {
+        role.signal(libc::SIGKILL).unwrap();
+    }
+    tokio::try_join!(postgres.kill(), rabbitmq.kill(), redis.kill()).unwrap();
+    // The roles come first, and wait for the servers.
+    for role in deployment.roles() {
+        role.restart().await.unwrap();
+    }
+    tokio::try_join!(
+        postgres.restart(),
+        rabbitmq.restart(),
+        redis.restart_empty()
+    )
+    .unwrap();
+    deployment.succeeds(&run, LATER).await;
+    assert_eq!(deployment.ledger.attempts().len(), 200);
+    assert_eq!(deployment.count_endings("success").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_workers_tasks_die_at_its_leases_end() {
     let deployment = Deployment::of(SHAPE).await;
     let run = midway(&deployment).await;

@@ -127,3 +127,44 @@ tasks:
         .await
         .unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_claims_in_time_goes_out_again_at_no_cost() {
+    let shape = Shape {
+        schedulers: 0,
+        workers: 0,
+        ..Shape::default()
+    };
+    let mut deployment = Deployment::of(shape).await;
+    deployment.setup = deployment.setup.clone().env("GRISTMILL_CLAIM_WINDOW", "1s");
+    deployment.add_scheduler();
+    let items = serde_json::to_string(&(0..20).collect::<Vec<_>>()).unwrap();
+    let yaml = format!(
+        "dag_id: late\nmax_active_tasks: 20\ntasks:\n  t: {{expand: {{i: {items}}}, shell: {}}}\n",
+        step("true")
+    );
+    let run = deployment.client.start("late", &yaml).await;
+    let again = async || {
+        (deployment
+            .sql("SELECT min(fence) FROM task_instances WHERE state = 'queued'")
+            .await
+            == "3")
+            .then_some(())
+    };
+    wait::until("every task to have gone out three times", SOON, again)
+        .await
+        .unwrap();
+    deployment.add_worker(20, &[]);
+    deployment.succeeds(&run, SOON).await;
+    let attempts = deployment.ledger.of_task("t");
+    assert_eq!(attempts.len(), 20);
+    assert!(
+        attempts.iter().all(|attempt| attempt.try_number == 1),
+        "a dispatch that nobody claimed counts as a try"
+    );
+    assert_eq!(
+        deployment.sql("SELECT count(*) FROM dead_letters").await,
+        "0",
+        "an expired message is no dead letter"
+    );
+}

@@ -24,6 +24,9 @@ impl WorkingSet {
             Command::Unclaimed {
                 dispatch, reason, ..
             } => self.requeued(*dispatch, reason, false),
+            Command::Forgotten {
+                dispatch, reason, ..
+            } => self.forgotten(*dispatch, reason),
             Command::Lost {
                 dispatch, reason, ..
             } => self.lost(*dispatch, reason),
@@ -127,6 +130,15 @@ impl WorkingSet {
         self.release(&before);
         self.became_ready(before.pk);
         Some(())
+    }
+
+    /// Whether it ran is not known, so it counts as a try, and two attempts never share a number. It costs none.
+    fn forgotten(&mut self, dispatch: Dispatch, reason: &str) -> Option<()> {
+        if self.current(dispatch)?.state != TaskState::Queued {
+            // It was heard of after all: what was found is older than its start.
+            return None;
+        }
+        self.requeued(dispatch, reason, true)
     }
 
     fn lost(&mut self, dispatch: Dispatch, reason: &str) -> Option<()> {

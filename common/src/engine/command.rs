@@ -22,6 +22,13 @@ pub enum Command {
         dispatch: Dispatch,
         reason: String,
     },
+    /// The record of claims has lost its memory since the dispatch went out. It may have run, but has no live process, and
+    /// nobody can claim it any more.
+    Forgotten {
+        run: RunPk,
+        dispatch: Dispatch,
+        reason: String,
+    },
     /// The worker that held the dispatch was judged lost, and everything it had sent was applied.
     Lost {
         run: RunPk,
@@ -52,6 +59,7 @@ impl Command {
             Self::Finished(e) => e.run,
             Self::Requeued { run, .. }
             | Self::Unclaimed { run, .. }
+            | Self::Forgotten { run, .. }
             | Self::Lost { run, .. }
             | Self::CancelledUnclaimed { run, .. }
             | Self::RetryDue { run, .. }
@@ -66,6 +74,7 @@ impl Command {
             Self::Finished(e) => Some(e.dispatch.ti),
             Self::Requeued { dispatch, .. }
             | Self::Unclaimed { dispatch, .. }
+            | Self::Forgotten { dispatch, .. }
             | Self::Lost { dispatch, .. }
             | Self::CancelledUnclaimed { dispatch, .. } => Some(dispatch.ti),
             Self::RetryDue { ti, .. } => Some(*ti),

@@ -7,6 +7,7 @@ use gristmill_common::{
     engine::Command,
     ids::{Dispatch, RunPk},
     message::Control,
+    state::TaskState,
 };
 use gristmill_store::OutDispatch;
 use std::{
@@ -20,12 +21,14 @@ const PASS: i64 = 500;
 const CLOCK_MARGIN: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(handle: Arc<SchedulerHandle>) {
+    let mut swept = None;
     loop {
         let _ = tokio::time::timeout(
             handle.config.reconcile_every,
             handle.wake_unclaimed.notified(),
         )
         .await;
+        sweep(&handle, &mut swept).await;
         match repeat::until_answered("looking for unclaimed dispatches", || {
             handle.store.unclaimed(Duration::ZERO, PASS)
         })
@@ -35,6 +38,31 @@ pub(super) async fn run(handle: Arc<SchedulerHandle>) {
             Ok(late) => look(&handle, late).await,
             Err(error) => tracing::error!(%error, "cannot look for unclaimed dispatches"),
         }
+    }
+}
+
+/// Looks once in every epoch at all that went out before it, as soon as the record of claims is complete: none of it can be
+/// claimed any more, and a dispatch whose worker has died with the old record is bounced by nobody.
+async fn sweep(handle: &Arc<SchedulerHandle>, swept: &mut Option<i64>) {
+    let Some(epoch) = handle.epoch.borrow().epoch() else {
+        return;
+    };
+    if *swept == Some(epoch) || !epoch::record_is_complete(handle).await {
+        return;
+    }
+    match handle.store.out_dispatches(None).await {
+        Ok(out) => {
+            let older: Vec<OutDispatch> = out
+                .into_iter()
+                .filter(|out| out.state == TaskState::Queued && out.epoch != epoch)
+                .collect();
+            // Those that cannot be sent out now are found when their time to be claimed is over.
+            for chunk in older.chunks(PASS as usize) {
+                redispatch(handle, chunk.to_vec(), epoch).await;
+            }
+            *swept = Some(epoch);
+        }
+        Err(error) => tracing::debug!(%error, "cannot look for dispatches of earlier epochs now"),
     }
 }
 
@@ -80,14 +108,15 @@ async fn redispatch(handle: &Arc<SchedulerHandle>, late: Vec<OutDispatch>, epoch
     let mut held: BTreeMap<String, Vec<(RunPk, Dispatch)>> = BTreeMap::new();
     for (out, holder) in late.into_iter().zip(sealed.holders) {
         match holder {
-            None => commands.push(Command::Unclaimed {
+            None if out.epoch == epoch => commands.push(Command::Unclaimed {
                 run: out.run,
                 dispatch: out.dispatch,
-                reason: if out.epoch == epoch {
-                    "nobody claimed it in time".to_owned()
-                } else {
-                    "Redis was restarted before it was claimed".to_owned()
-                },
+                reason: "nobody claimed it in time".to_owned(),
+            }),
+            None => commands.push(Command::Forgotten {
+                run: out.run,
+                dispatch: out.dispatch,
+                reason: "Redis was restarted before its start was heard of".to_owned(),
             }),
             Some(holder) if !holder.released => held
                 .entry(holder.incarnation)

@@ -125,6 +125,14 @@ impl Deployment {
         self.dir.path()
     }
 
+    /// Every process.
+    pub(crate) fn roles(&self) -> impl Iterator<Item = &Role> {
+        [&self.api]
+            .into_iter()
+            .chain(&self.schedulers)
+            .chain(&self.workers)
+    }
+
     /// Starts one more scheduler.
     pub(crate) fn add_scheduler(&mut self) {
         let name = format!("scheduler-{}", self.schedulers.len());

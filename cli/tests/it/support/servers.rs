@@ -67,6 +67,16 @@ impl Servers {
         )
     }
 
+    /// Nothing is shared with other tests.
+    pub(crate) async fn private(postgres: &Postgres, rabbitmq: &RabbitMq, redis: &Redis) -> Self {
+        let database = migrated(Database::create(&postgres.url(), None).await.unwrap()).await;
+        Self::of(
+            database,
+            rabbitmq.vhost().await.unwrap(),
+            RedisDb::create(&redis.url()).await.unwrap(),
+        )
+    }
+
     fn of(database: Database, vhost: Vhost, redis: RedisDb) -> Self {
         Self {
             database_url: database.url().to_owned(),

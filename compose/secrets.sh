@@ -40,6 +40,8 @@ default_user = gristmill
 default_pass = $rabbitmq
 vm_memory_high_watermark.relative = 0.5
 disk_free_limit.absolute = 512MB
+# The healthcheck connects every few seconds and would fill the log.
+log.connection.level = error
 CONF
 )
 "

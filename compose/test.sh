@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Tests the compose stack on a real engine: bring-up with three workers, one run, scaling 1 → 3 → 1 under 300 tasks, a
-# partitioned data task on three workers.
+# Tests the compose stack on a real engine: bring-up with three workers, secrets and healthchecks, one run, a partitioned
+# data task on three workers, an XCom that Redis has lost, scaling 1 → 3 → 1 under 300 tasks.
 #
-# Uses the engine that DOCKER_HOST or the default socket reaches; as root starts a private one (own data folder, own
-# socket) when there is none. Base images that the engine lacks are replaced by stand-ins (standins/build.sh).
+# Uses the engine that DOCKER_HOST or the default socket reaches; as root starts a private one (own data folder, socket
+# and network) when there is none. Base images that the engine lacks are replaced by stand-ins (standins/build.sh).
 #
 #   GRISTMILL_BIN_DIR     folder with built `gristmill` and `gristmill-data`; default target/debug
 #   COMPOSE_TEST_WIRING=1 stops after bring-up and scaling: for checking the file with stub binaries
@@ -33,10 +33,13 @@ export COMPOSE_PROJECT_NAME=gristmilltest$$
 export GRISTMILL_IMAGE=gristmill:test-$$
 export GRISTMILL_DAGS_DIR=$work/dags
 export GRISTMILL_PORT=${GRISTMILL_PORT:-$((18000 + $$ % 2000))}
-export WORKER_CONCURRENCY=4 WORKER_DRAIN_TIMEOUT=30s WORKER_STOP_GRACE_PERIOD=60s
+export WORKER_CONCURRENCY=4 WORKER_DRAIN_TIMEOUT=1s WORKER_STOP_GRACE_PERIOD=60s
 engine=
+inside=() # the command that enters the engine's network
 
-compose() { "${compose_program[@]}" -f "$root/compose/docker-compose.yml" "$@"; }
+# Without the .env that somebody may have beside the file.
+: >"$work/env"
+compose() { "${compose_program[@]}" --env-file "$work/env" -f "$root/compose/docker-compose.yml" "$@" </dev/null; }
 
 cleanup() {
     local code=$?
@@ -76,13 +79,17 @@ wait_for() { # SECONDS WHAT COMMAND...
 # --- engine --------------------------------------------------------------------------------------------------------
 
 if ! docker info >/dev/null 2>&1; then
-    [ "$(id -u)" = 0 ] && command -v dockerd >/dev/null \
-        || fail "no Docker engine answers, and only root with dockerd can start one (apt-get install docker.io)"
+    [ "$(id -u)" = 0 ] && command -v dockerd >/dev/null && command -v ip >/dev/null \
+        || fail "no Docker engine answers, and only root with dockerd and ip can start one (apt-get install docker.io iproute2)"
     say "starting a private Docker engine"
-    # --bridge=none: a bridge of our own would need to be removed; compose makes its networks itself.
-    dockerd --data-root "$work/docker" --exec-root "$work/exec" --pidfile "$work/dockerd.pid" \
+    # In namespaces of its own: its firewall rules, bridges and mounts end with it, and rules of this machine (FORWARD
+    # DROP, which every Docker leaves behind) do not reach it. It has no way out, and needs none.
+    # --bridge=none: compose makes its networks itself.
+    unshare --net --mount sh -c 'ip link set lo up && exec "$@"' engine \
+        dockerd --data-root "$work/docker" --exec-root "$work/exec" --pidfile "$work/dockerd.pid" \
         --host "unix://$work/docker.sock" --bridge=none >"$work/dockerd.log" 2>&1 &
     engine=$!
+    inside=(nsenter "--net=/proc/$engine/ns/net")
     export DOCKER_HOST=unix://$work/docker.sock
     wait_for 60 "the Docker engine (log: $work/dockerd.log)" docker info >/dev/null 2>&1
 fi
@@ -104,9 +111,19 @@ for program in gristmill gristmill-data; do
     strip -o "$work/image/$program" "$bin/$program" 2>/dev/null || cp "$bin/$program" "$work/image/$program"
 done
 cp compose/secrets.sh "$work/image/"
+if [ "${COMPOSE_TEST_WIRING:-}" != 1 ]; then
+    "$bin/gristmill" dags validate compose/testdags >/dev/null || fail "compose/testdags is not valid"
+fi
 # The classic builder: clients without the buildx plugin have no other.
-DOCKER_BUILDKIT=0 docker build --quiet --network none --target prebuilt --tag "$GRISTMILL_IMAGE" \
-    --file compose/Dockerfile "$work/image" 2>/dev/null >/dev/null || fail "building the image"
+DOCKER_BUILDKIT=0 docker build --network none --target prebuilt --tag "$GRISTMILL_IMAGE" \
+    --file compose/Dockerfile "$work/image" >"$work/build.log" 2>&1 || { cat "$work/build.log" >&2; fail "building the image"; }
+if [ "${COMPOSE_TEST_WIRING:-}" != 1 ]; then
+    for program in gristmill gristmill-data; do
+        copied=$(docker run --rm --network none "$GRISTMILL_IMAGE" stat -c %s "/usr/local/bin/$program")
+        [ "$copied" = "$(stat -c %s "$work/image/$program")" ] \
+            || { cat "$work/build.log" >&2; fail "$program has $copied bytes in the image instead of $(stat -c %s "$work/image/$program")"; }
+    done
+fi
 say "image built ($(docker image inspect --format '{{.Size}}' "$GRISTMILL_IMAGE" | numfmt --to=iec))"
 
 # --- bring-up ------------------------------------------------------------------------------------------------------
@@ -168,18 +185,26 @@ up 3
 say "up with three workers after $((SECONDS - start)) s"
 [ "$(workers)" = 3 ] || fail "$(workers) workers instead of 3"
 
+# What the worker must not see, and what every role must.
+compose exec -T worker sh -c 'test -r /run/gristmill/amqp_url && test ! -e /run/gristmill/database_url' || fail "secrets of the worker"
+compose exec -T api sh -c 'test -r /run/gristmill/database_url && test -w /var/lib/gristmill/store' || fail "files of the api"
+secrets=$(compose exec -T api cat /run/gristmill/database_url)
+
 if [ "${COMPOSE_TEST_WIRING:-}" = 1 ]; then
     up 1
     [ "$(workers)" = 1 ] || fail "$(workers) workers instead of 1"
-    # What the worker must not see, and what every role must.
-    compose exec -T worker sh -c 'test -r /run/gristmill/amqp_url && test ! -e /run/gristmill/database_url' || fail "secrets of the worker"
-    compose exec -T api sh -c 'test -r /run/gristmill/database_url && test -w /var/lib/gristmill/store' || fail "files of the api"
-    before=$(compose exec -T api cat /run/gristmill/database_url)
-    compose up -d --no-build --scale worker=1 >/dev/null 2>&1
-    [ "$before" = "$(compose exec -T api cat /run/gristmill/database_url)" ] || fail "secrets changed on the second up"
+    [ "$secrets" = "$(compose exec -T api cat /run/gristmill/database_url)" ] || fail "secrets changed on the second up"
     say "wiring is right (no run was made: COMPOSE_TEST_WIRING=1)"
     exit 0
 fi
+
+# The healthcheck asks the role, so it must be able to fail too.
+for service in api scheduler worker; do
+    compose exec -T $service gristmill healthcheck >/dev/null || fail "healthcheck of $service"
+    if compose exec -T $service env GRISTMILL_HEALTH_LISTEN=127.0.0.1:1 gristmill healthcheck >/dev/null 2>&1; then
+        fail "the healthcheck of $service is right where nobody listens"
+    fi
+done
 
 # --- client --------------------------------------------------------------------------------------------------------
 
@@ -187,10 +212,12 @@ export GRISTMILL_API_URL=http://127.0.0.1:$GRISTMILL_PORT
 # On loopback the client asks for a token by itself.
 GRISTMILL_ADMIN_PASSWORD=$(compose exec -T api cat /run/gristmill/admin_password | tr -d '\r\n')
 export GRISTMILL_ADMIN_PASSWORD
-gristmill() { "$bin/gristmill" "$@"; }
+gristmill() { "${inside[@]}" "$bin/gristmill" "$@"; }
+quietly() { "$@" >/dev/null 2>&1; }
 
-for dag in compose_hello compose_fanout compose_data; do
-    wait_for 60 "the DAG $dag" sh -c "'$bin/gristmill' dags show $dag >/dev/null 2>&1"
+for file in compose/testdags/*.yaml; do
+    dag=$(basename "$file" .yaml)
+    wait_for 60 "the DAG $dag" quietly gristmill dags show "$dag"
 done
 
 # --- one run -------------------------------------------------------------------------------------------------------
@@ -207,16 +234,36 @@ gristmill tasks list compose_data data1 -o json >"$work/data.json"
 python3 compose/testdags/check.py parts "$work/data.json" || fail "the partitions of compose_data"
 say "a data task on three workers: right"
 
+# --- an XCom that Redis has lost -----------------------------------------------------------------------------------------
+
+running() { # DAG RUN TASK
+    gristmill tasks list "$1" "$2" --state running -o json | grep -q "\"$3\""
+}
+gristmill run compose_lost --run-id lost1 >/dev/null
+wait_for 60 "the task gate of compose_lost" running compose_lost lost1 gate
+# shellcheck disable=SC2016
+deleted=$(compose exec -T redis sh -c '
+    export REDISCLI_AUTH=$(sed -n "s/^requirepass //p" /run/gristmill/redis.conf)
+    redis-cli --scan --pattern "*:x:*" | xargs redis-cli unlink' | tr -d '\r')
+[ "${deleted:-0}" -gt 0 ] || fail "there was no XCom in Redis to delete"
+compose exec -T worker touch /var/lib/gristmill/compose-gate
+gristmill runs wait compose_lost lost1 --timeout 2m || fail "the run of compose_lost"
+say "an XCom that Redis has lost: right"
+
 # --- scaling under load ------------------------------------------------------------------------------------------------
+
+list_fan() { gristmill tasks list compose_fanout fanout1 --limit 1000 -o json >"$work/tasks.json"; }
+three_work() { list_fan && python3 compose/testdags/check.py hosts "$work/tasks.json"; }
 
 up 1
 gristmill run compose_fanout --run-id fanout1 >/dev/null
 scale 3
-wait_for 60 "three workers" sh -c "[ \$(docker ps -q --filter label=com.docker.compose.project=$COMPOSE_PROJECT_NAME --filter label=com.docker.compose.service=worker | wc -l) = 3 ]"
+wait_for 60 "tasks on three workers" three_work
 scale 1
 gristmill runs wait compose_fanout fanout1 --timeout 5m || fail "the run of compose_fanout ended badly"
 [ "$(workers)" = 1 ] || fail "$(workers) workers instead of 1"
-gristmill tasks list compose_fanout fanout1 --limit 1000 -o json >"$work/tasks.json"
+list_fan
 python3 compose/testdags/check.py fan "$work/tasks.json" || fail "the task instances of compose_fanout"
+[ "$secrets" = "$(compose exec -T api cat /run/gristmill/database_url)" ] || fail "secrets changed on a later up"
 say "300 tasks while scaling 1 → 3 → 1: right"
 say "PASSED in $SECONDS s"

@@ -36,6 +36,7 @@ if [ "$what" != servers ] && [ "${GRISTMILL_TEST_COMPOSE:-1}" != 0 ]; then
         # No engine answers: the compose test starts one and builds its images here.
         need docker.io '' /usr/sbin/dockerd
         need iptables '' /usr/sbin/iptables
+        need iproute2 '' /usr/sbin/ip /sbin/ip ip
         need debootstrap '' /usr/sbin/debootstrap
     fi
 fi

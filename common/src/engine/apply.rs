@@ -144,8 +144,9 @@ impl WorkingSet {
     fn lost(&mut self, dispatch: Dispatch, reason: &str) -> Option<()> {
         let before = self.current(dispatch)?.clone();
         let now = self.now;
+        let stopping = self.run(before.run)?.stop_reason.is_some();
         self.change(before.pk, |row| {
-            transition::lose(row, reason.to_owned(), now)
+            transition::lose(row, reason.to_owned(), stopping, now)
         })?;
         self.left_queue(&before);
         self.release(&before);

@@ -10,12 +10,22 @@ pub const LOSE: Transition = Transition {
 };
 
 /// The attempt died with its worker. It costs no try of the user's.
-pub fn lose(row: &mut TiRow, reason: String, now: DateTime<Utc>) -> Result<(), Refused> {
+pub fn lose(
+    row: &mut TiRow,
+    reason: String,
+    stopping: bool,
+    now: DateTime<Utc>,
+) -> Result<(), Refused> {
     LOSE.check(row)?;
+    let ran = row.state == TaskState::Running;
     row.infra_losses += 1;
     row.occupies = false;
     row.claim_by = None;
-    if row.infra_losses >= MAX_INFRA_LOSSES {
+    if stopping && ran {
+        row.state = TaskState::Failed;
+        row.ended_at = Some(now);
+        row.reason = Some(format!("its run was being stopped: {reason}"));
+    } else if row.infra_losses >= MAX_INFRA_LOSSES {
         row.state = TaskState::Failed;
         row.ended_at = Some(now);
         row.reason = Some(format!(

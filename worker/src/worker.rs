@@ -214,7 +214,7 @@ async fn incarnate(
     };
     let outcome = tokio::select! {
         end = live => {
-            tracing::error!(?end, "this worker was judged lost: everything that ran is killed");
+            tracing::error!(?end, "this incarnation cannot go on: everything that ran is killed");
             worker.stop_taking.cancel();
             processes.shut_down().await;
             Ok(false)

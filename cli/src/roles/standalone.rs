@@ -107,7 +107,13 @@ pub(super) async fn run(args: StandaloneArgs) -> RoleResult {
         health: WorkerHealth::default(),
     };
     let mut api = ApiParts::new(store.clone(), broker, presence, objects.clone(), secret);
-    api.metrics = Some(Arc::new(move || metrics.render()));
+    let counted = store.clone();
+    api.metrics = Some(Arc::new(move || {
+        let (statements, commits) = counted.statements();
+        metrics::counter!("gristmill_sql_statements_total").absolute(statements);
+        metrics::counter!("gristmill_sql_commits_total").absolute(commits);
+        metrics.render()
+    }));
     introduce(&*store, &home, address).await?;
     if let Some(folder) = &args.dags {
         dags::deploy(folder, &*store, &objects).await;

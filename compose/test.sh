@@ -50,7 +50,7 @@ cleanup() {
         [ -z "$engine" ] || tail -5 "$work/dockerd.log" >&2 || true
     fi
     if [ "${COMPOSE_TEST_KEEP:-}" = 1 ]; then
-        say "kept: DOCKER_HOST=${DOCKER_HOST:-} COMPOSE_PROJECT_NAME=$COMPOSE_PROJECT_NAME GRISTMILL_IMAGE=$GRISTMILL_IMAGE, folder $work"
+        say "kept: DOCKER_HOST=${DOCKER_HOST:-} COMPOSE_PROJECT_NAME=$COMPOSE_PROJECT_NAME GRISTMILL_IMAGE=$GRISTMILL_IMAGE, folder $work${inside:+; the API: ${inside[*]} gristmill …}"
         exit "$code"
     fi
     compose kill >/dev/null 2>&1 || true

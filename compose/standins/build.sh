@@ -47,7 +47,10 @@ fi
 
 if [ ! -s "$cache/servers.tar" ]; then
     say "adding PostgreSQL, RabbitMQ and Redis from Debian (once; kept in $cache)"
-    [ -d "$cache/base" ] || { mkdir "$cache/base"; tar -C "$cache/base" --numeric-owner -xpf "$cache/base.tar"; }
+    # Anew: what an earlier, interrupted run left may be half installed.
+    rm -rf --one-file-system "$cache/base"
+    mkdir "$cache/base"
+    tar -C "$cache/base" --numeric-owner -xpf "$cache/base.tar"
     printf '#!/bin/sh\nexit 101\n' >"$cache/base/usr/sbin/policy-rc.d"
     chmod +x "$cache/base/usr/sbin/policy-rc.d"
     # No cluster at install: the entrypoint makes one, in the volume.

@@ -10,7 +10,7 @@ use gristmill_common::{
     message::{Event, EventBatch, MAX_BODY, RenewRequest, VERSION, shard_of},
 };
 use gristmill_presence::Presence;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -25,8 +25,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// An event and its JSON.
 struct Encoded {
     json: String,
+    /// The dispatch whose start it tells.
+    starts: Option<Dispatch>,
     /// The dispatch that ends with it.
     ends: Option<Dispatch>,
+    /// It ends with a result, which has all that a start tells.
+    finishes: bool,
 }
 
 /// Takes events in; they are published in the background.
@@ -120,6 +124,7 @@ async fn publish_shard(
             size += encoded.json.len() + 1;
             batch.push(encoded);
         }
+        drop_told_starts(&mut batch);
         let (broker, presence, held, incarnation) = (
             broker.clone(),
             presence.clone(),
@@ -144,7 +149,28 @@ async fn publish_shard(
     while publishing.join_next().await.is_some() {}
 }
 
+/// An attempt's result tells its start too: one that goes out with it is not told by itself, which would cost the
+/// scheduler as much as the result does.
+fn drop_told_starts(batch: &mut Vec<Encoded>) {
+    let finished: HashSet<Dispatch> = batch
+        .iter()
+        .filter(|encoded| encoded.finishes)
+        .filter_map(|encoded| encoded.ends)
+        .collect();
+    if !finished.is_empty() {
+        batch.retain(|encoded| {
+            encoded
+                .starts
+                .is_none_or(|start| !finished.contains(&start))
+        });
+    }
+}
+
 fn encode(event: &Event) -> Encoded {
+    let starts = match event {
+        Event::Started(started) => Some(started.dispatch),
+        _ => None,
+    };
     let ends = match event {
         Event::Finished(finished) => Some(finished.dispatch),
         Event::Requeued { dispatch, .. } => Some(*dispatch),
@@ -152,6 +178,8 @@ fn encode(event: &Event) -> Encoded {
     };
     Encoded {
         json: serde_json::to_string(event).unwrap_or_default(),
+        starts,
+        finishes: matches!(event, Event::Finished(_)),
         ends,
     }
 }
@@ -187,5 +215,63 @@ async fn publish(broker: &dyn Broker, shard: u32, batch: &[Encoded]) {
         }
         tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
         wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_common::{
+        ids::{Fence, RunPk, TiPk},
+        message::{Ending, Finished, Started},
+    };
+
+    fn dispatch(ti: i64) -> Dispatch {
+        Dispatch {
+            ti: TiPk(ti),
+            fence: Fence(1),
+        }
+    }
+
+    fn started(ti: i64) -> Event {
+        Event::Started(Started {
+            run: RunPk(1),
+            dispatch: dispatch(ti),
+            worker: "w".to_owned(),
+            hostname: "h".to_owned(),
+            pid: None,
+            at: chrono::DateTime::UNIX_EPOCH,
+        })
+    }
+
+    fn finished(ti: i64) -> Event {
+        Event::Finished(Box::new(Finished {
+            run: RunPk(1),
+            dispatch: dispatch(ti),
+            worker: "w".to_owned(),
+            hostname: "h".to_owned(),
+            started_at: chrono::DateTime::UNIX_EPOCH,
+            ended_at: chrono::DateTime::UNIX_EPOCH,
+            ending: Ending::Success,
+            exit_code: None,
+            pid: None,
+            reason: None,
+            xcoms: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn only_a_start_whose_result_goes_along_is_left_out() {
+        let requeued = Event::Requeued {
+            run: RunPk(1),
+            dispatch: dispatch(3),
+            reason: String::new(),
+        };
+        let events = [started(1), started(2), started(3), finished(1), requeued];
+        let mut batch: Vec<Encoded> = events.iter().map(encode).collect();
+        drop_told_starts(&mut batch);
+        let starts: Vec<_> = batch.iter().filter_map(|e| e.starts).collect();
+        assert_eq!(starts, [dispatch(2), dispatch(3)]);
+        assert_eq!(batch.len(), 4);
     }
 }

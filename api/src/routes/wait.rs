@@ -23,7 +23,7 @@ use tokio::time::Instant;
 const LONGEST: Duration = Duration::from_secs(600);
 /// Between two looks at the run at least, however many other runs change; and at most, should a notice be lost.
 const SOONEST: Duration = Duration::from_millis(20);
-const LATEST: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_millis(250);
 
 /// `60`, `60s`, `2m`: at most ten minutes.
 pub(super) fn patience(name: &str, text: &str) -> Result<Duration, ApiError> {

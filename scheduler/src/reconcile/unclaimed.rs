@@ -56,9 +56,11 @@ async fn sweep(handle: &Arc<SchedulerHandle>, swept: &mut Option<i64>) {
                 .into_iter()
                 .filter(|out| out.state == TaskState::Queued && out.epoch != epoch)
                 .collect();
-            // Those that cannot be sent out now are found when their time to be claimed is over.
             for chunk in older.chunks(PASS as usize) {
-                redispatch(handle, chunk.to_vec(), epoch).await;
+                if !redispatch(handle, chunk.to_vec(), epoch).await {
+                    // They are sealed perhaps, and then nobody but this loop can bring them on.
+                    return;
+                }
             }
             *swept = Some(epoch);
         }
@@ -86,10 +88,10 @@ async fn look(handle: &Arc<SchedulerHandle>, late: Vec<OutDispatch>) {
 }
 
 /// Sends out again what nobody holds. What somebody holds is asked about, and its holder watched: it may have died, or have
-/// missed the answer to its claim.
-async fn redispatch(handle: &Arc<SchedulerHandle>, late: Vec<OutDispatch>, epoch: i64) {
+/// missed the answer to its claim. `false`: a server was away, and it has to be tried again.
+async fn redispatch(handle: &Arc<SchedulerHandle>, late: Vec<OutDispatch>, epoch: i64) -> bool {
     if late.is_empty() {
-        return;
+        return true;
     }
     let ids: Vec<(i64, i64)> = late
         .iter()
@@ -98,10 +100,10 @@ async fn redispatch(handle: &Arc<SchedulerHandle>, late: Vec<OutDispatch>, epoch
     // Sealed, since a second copy of a message may still be on its way, and clocks differ.
     let sealed = match handle.presence.seal(&ids).await {
         Ok(sealed) if sealed.epoch == epoch => sealed,
-        Ok(_) => return,
+        Ok(_) => return false,
         Err(error) => {
             tracing::debug!(%error, "cannot look for holders now");
-            return;
+            return false;
         }
     };
     let mut commands = Vec::new();
@@ -129,8 +131,11 @@ async fn redispatch(handle: &Arc<SchedulerHandle>, late: Vec<OutDispatch>, epoch
     suspect(handle, held.keys().cloned().collect());
     cancel::tell_workers(handle, held, |dispatches| Control::Check { dispatches }).await;
     // A record goes some time after its dispatch has ended: what was reported until now has to be applied first.
-    if commands.is_empty() || !barrier::pass(handle).await {
-        return;
+    if commands.is_empty() {
+        return true;
+    }
+    if !barrier::pass(handle).await {
+        return false;
     }
     tracing::info!(dispatches = commands.len(), "sending out again");
     let context = handle.context();
@@ -139,8 +144,14 @@ async fn redispatch(handle: &Arc<SchedulerHandle>, late: Vec<OutDispatch>, epoch
     })
     .await
     {
-        Ok(applied) => effects::carry_out(handle, applied),
-        Err(error) => tracing::error!(%error, "cannot send out again"),
+        Ok(applied) => {
+            effects::carry_out(handle, applied);
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot send out again");
+            false
+        }
     }
 }
 

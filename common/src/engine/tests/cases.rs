@@ -247,7 +247,21 @@ fn what_runs_is_not_unclaimed() {
     world.begin("a");
     let row = world.ti("a").clone();
     assert_eq!(world.apply(&[unclaimed(&row)]).stale, 1);
+    assert_eq!(world.apply(&[forgotten(&row)]).stale, 1);
     assert_eq!(world.state("a"), TaskState::Running);
+}
+
+#[test]
+fn what_was_forgotten_counts_as_a_try_and_costs_none() {
+    let mut world = World::started(vec![task("a", &[], json!({}))]);
+    world.dispatch();
+    let row = world.ti("a").clone();
+    world.apply(&[forgotten(&row)]);
+    world.dispatch();
+    assert_eq!(world.attempts.len(), 1);
+    let again = world.ti("a");
+    assert_eq!((again.try_number, again.infra_losses), (2, 0));
+    assert_eq!(again.max_tries, row.max_tries + 1);
 }
 
 #[test]

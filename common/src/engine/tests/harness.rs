@@ -605,6 +605,14 @@ pub(super) fn unclaimed(row: &TiRow) -> Command {
     }
 }
 
+pub(super) fn forgotten(row: &TiRow) -> Command {
+    Command::Forgotten {
+        run: row.run,
+        dispatch: row.dispatch(),
+        reason: "Redis was emptied".into(),
+    }
+}
+
 pub(super) fn stop(reason: &str, cancelled: bool) -> Command {
     Command::StopRun {
         run: RUN,

@@ -49,6 +49,12 @@ impl Session {
         });
         // Merging spilled runs holds a batch or two of each at once, and the first merge of several would take all.
         let small = memory < SMALL_MEMORY || !hash_joins;
+        // Sort-merge joins merge the runs of two sides at once: half a batch each.
+        let batch = match (small, hash_joins) {
+            (false, _) => 8192,
+            (true, true) => 2048,
+            (true, false) => 1024,
+        };
         let disk = DiskManagerBuilder::default()
             .with_max_spill_merge_fan_in(if small { 4 } else { 32 })
             .with_mode(DiskManagerMode::OsTmpDirectory)
@@ -59,7 +65,7 @@ impl Session {
             .build_arc()?;
 
         let mut config = SessionConfig::new()
-            .with_batch_size(if small { 2048 } else { 8192 })
+            .with_batch_size(batch)
             // A plan of one partition has hash joins whatever is preferred.
             .with_target_partitions(resources.cpus.max(if hash_joins { 1 } else { 2 }))
             // Makes the order of rows, and with it a rerun, depend on timing.

@@ -10,6 +10,7 @@ mod data;
 mod drain;
 mod faults;
 mod flows;
+mod http;
 mod kills;
 mod many;
 mod poison;

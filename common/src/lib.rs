@@ -6,6 +6,7 @@ pub mod engine;
 pub mod fault;
 pub mod graph;
 pub mod ids;
+pub mod invariant;
 pub mod limit;
 pub mod message;
 pub mod params;

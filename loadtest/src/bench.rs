@@ -9,7 +9,7 @@ mod trigger;
 
 use crate::{
     client::Run,
-    deployment::{self, Deployment, Kind, Plan},
+    deployment::{self, Deployment, Kind, Layout},
     error::{LoadError, Result},
     measure::IdleRates,
     report::{Format, Machine, Report, Results},
@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Starts private deployments and measures them; prints the figures with the aims and the peers' beside
 #[derive(Debug, Args)]
-pub(crate) struct BenchArgs {
+pub struct BenchArgs {
     /// Only PostgreSQL, RabbitMQ and Redis; those of `GRISTMILL_TEST_{DATABASE,AMQP,REDIS}_URL` if set, else private ones
     #[arg(long)]
     real: bool,
@@ -75,20 +75,18 @@ impl Scenario {
 }
 
 /// Measures, and prints the report to standard output; progress goes to standard error.
-pub(crate) async fn run(args: BenchArgs) -> Result<()> {
+pub async fn run(args: BenchArgs) -> Result<()> {
     let machine = Machine::look();
     let both = args.real == args.standalone;
-    let plan = Plan {
-        concurrency: args.concurrency,
-    };
+    let layout = Layout::small(args.concurrency);
     let mut results = Vec::new();
     if args.real || both {
         progress(Kind::RealServers, "starting");
-        results.push(measure(&args, &deployment::start_distributed(plan).await?).await?);
+        results.push(measure(&args, &deployment::start_distributed(&layout).await?).await?);
     }
     if args.standalone || both {
         progress(Kind::Standalone, "starting");
-        results.push(measure(&args, &deployment::start_standalone(plan).await?).await?);
+        results.push(measure(&args, &deployment::start_standalone(&layout).await?).await?);
     }
     Report::new(machine, args.concurrency, args.tasks, results).print(args.output)
 }

@@ -17,17 +17,17 @@ const PAGE: usize = 100;
 
 /// A run as the API shows it.
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Run {
-    pub(crate) dag_run_id: String,
-    pub(crate) state: String,
+pub struct Run {
+    pub dag_run_id: String,
+    pub state: String,
     #[serde(default)]
-    pub(crate) task_states: BTreeMap<String, usize>,
+    pub task_states: BTreeMap<String, usize>,
 }
 
 /// A task instance as the API shows it.
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct TaskInstance {
-    pub(crate) task_id: String,
+pub struct TaskInstance {
+    pub task_id: String,
     start_date: Option<DateTime<Utc>>,
     end_date: Option<DateTime<Utc>>,
     dag_run_id: String,
@@ -35,12 +35,12 @@ pub(crate) struct TaskInstance {
 
 impl TaskInstance {
     /// When its process had been started, by the worker's clock.
-    pub(crate) fn started(&self) -> Result<DateTime<Utc>> {
+    pub fn started(&self) -> Result<DateTime<Utc>> {
         self.start_date.ok_or_else(|| self.without("start_date"))
     }
 
     /// When its process tree was empty and its log kept, by the worker's clock.
-    pub(crate) fn ended(&self) -> Result<DateTime<Utc>> {
+    pub fn ended(&self) -> Result<DateTime<Utc>> {
         self.end_date.ok_or_else(|| self.without("end_date"))
     }
 
@@ -66,17 +66,17 @@ struct AccessToken {
 
 /// A run that was asked for.
 #[derive(Debug)]
-pub(crate) struct Triggered {
-    pub(crate) run_id: String,
+pub struct Triggered {
+    pub run_id: String,
     /// This machine's clock as the request was sent.
-    pub(crate) sent_at: DateTime<Utc>,
+    pub sent_at: DateTime<Utc>,
     /// From sending the request to having its answer.
-    pub(crate) answered_in: Duration,
+    pub answered_in: Duration,
 }
 
 /// A signed-in user of one API server.
 #[derive(Debug, Clone)]
-pub(crate) struct Client {
+pub struct Client {
     http: reqwest::Client,
     base: String,
     token: String,
@@ -84,12 +84,8 @@ pub(crate) struct Client {
 
 impl Client {
     /// Signs in at the API server at `base` (`http://host:port`).
-    pub(crate) async fn sign_in(base: &str, username: &str, password: &str) -> Result<Self> {
-        let mut client = Self {
-            http: reqwest::Client::builder().no_proxy().build()?,
-            base: base.to_owned(),
-            token: String::new(),
-        };
+    pub async fn sign_in(base: &str, username: &str, password: &str) -> Result<Self> {
+        let mut client = Self::with_token(base, "")?;
         let body = json!({"username": username, "password": password});
         let request = client.request(Method::POST, "/auth/token").json(&body);
         let answer: AccessToken = body_of("POST", "/auth/token", request).await?.1;
@@ -97,8 +93,25 @@ impl Client {
         Ok(client)
     }
 
+    /// Uses a token that was made before. `base` is `http://host:port`.
+    pub fn with_token(base: &str, token: &str) -> Result<Self> {
+        Ok(Self {
+            http: reqwest::Client::builder().no_proxy().build()?,
+            base: base.trim_end_matches('/').to_owned(),
+            token: token.to_owned(),
+        })
+    }
+
+    /// The same user at another API server of the same deployment.
+    pub fn at(&self, base: &str) -> Self {
+        Self {
+            base: base.to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// Makes or renews a DAG from the text of its file.
-    pub(crate) async fn deploy(&self, dag_id: &str, yaml: String) -> Result<()> {
+    pub async fn deploy(&self, dag_id: &str, yaml: String) -> Result<()> {
         let path = format!("/api/v2/dags/deploy?file_name={dag_id}.yaml");
         let request = self
             .request(Method::POST, &path)
@@ -108,7 +121,7 @@ impl Client {
     }
 
     /// Makes a pool.
-    pub(crate) async fn add_pool(&self, name: &str, slots: usize) -> Result<()> {
+    pub async fn add_pool(&self, name: &str, slots: usize) -> Result<()> {
         let path = "/api/v2/pools";
         let body = json!({"name": name, "slots": slots, "description": "load test", "include_deferred": false});
         let request = self.request(Method::POST, path).json(&body);
@@ -116,14 +129,14 @@ impl Client {
     }
 
     /// Names of the workers that are there.
-    pub(crate) async fn workers(&self) -> Result<usize> {
+    pub async fn workers(&self) -> Result<usize> {
         let path = "/api/v2/workers";
         let (_, answer): (_, Value) = body_of("GET", path, self.request(Method::GET, path)).await?;
         Ok(answer["workers"].as_array().map_or(0, Vec::len))
     }
 
     /// Asks for a run and does not wait for it.
-    pub(crate) async fn trigger(&self, dag_id: &str) -> Result<Triggered> {
+    pub async fn trigger(&self, dag_id: &str) -> Result<Triggered> {
         let path = format!("/api/v2/dags/{dag_id}/dagRuns");
         let request = self.request(Method::POST, &path).json(&json!({}));
         let (sent_at, clock) = (Utc::now(), Instant::now());
@@ -136,7 +149,7 @@ impl Client {
     }
 
     /// Asks for a run and waits until it has ended, in one request while that lasts.
-    pub(crate) async fn run_to_end(&self, dag_id: &str, deadline: Duration) -> Result<Run> {
+    pub async fn run_to_end(&self, dag_id: &str, deadline: Duration) -> Result<Run> {
         let path = format!("/api/v2/dags/{dag_id}/dagRuns?wait={HOLD}");
         let request = self.request(Method::POST, &path).json(&json!({}));
         match body_of("POST", &path, request).await? {
@@ -149,7 +162,7 @@ impl Client {
     }
 
     /// Waits until a run has ended.
-    pub(crate) async fn wait(&self, dag_id: &str, run_id: &str, deadline: Duration) -> Result<Run> {
+    pub async fn wait(&self, dag_id: &str, run_id: &str, deadline: Duration) -> Result<Run> {
         let path = format!("/api/v2/dags/{dag_id}/dagRuns/{run_id}/wait?timeout={HOLD}");
         let start = Instant::now();
         while start.elapsed() < deadline {
@@ -166,11 +179,7 @@ impl Client {
     }
 
     /// All task instances of a run.
-    pub(crate) async fn task_instances(
-        &self,
-        dag_id: &str,
-        run_id: &str,
-    ) -> Result<Vec<TaskInstance>> {
+    pub async fn task_instances(&self, dag_id: &str, run_id: &str) -> Result<Vec<TaskInstance>> {
         let mut found = Vec::new();
         loop {
             let offset = found.len();
@@ -188,7 +197,7 @@ impl Client {
     }
 
     /// The value of a counter in the API server's Prometheus text, if it is there.
-    pub(crate) async fn counter(&self, name: &str) -> Option<f64> {
+    pub async fn counter(&self, name: &str) -> Option<f64> {
         let text = self
             .request(Method::GET, "/metrics")
             .send()

@@ -1,20 +1,31 @@
-//! Private deployments of the shipped binary, for measuring: every role an OS process on this machine.
+//! Deployments under load: private ones of the shipped binary, every role an OS process on this machine and every
+//! server and connection at our mercy, or any other over REST alone.
 
 mod distributed;
+mod foreign;
+mod layout;
+mod listening;
+mod member;
 mod servers;
 mod standalone;
 
-pub(crate) use distributed::start as start_distributed;
-pub(crate) use standalone::start as start_standalone;
+pub use self::{
+    distributed::start as start_distributed,
+    foreign::connect as connect_foreign,
+    layout::{Layout, ServerChoice},
+    member::{Duty, Links, Member},
+    servers::Servers,
+    standalone::start as start_standalone,
+};
 
 use crate::{
     client::Client,
     error::Result,
     measure::{Groups, statements::Statements},
 };
-use gristmill_testkit::{DataDir, Database, RedisDb, Role, Vhost, roles, wait};
-use serde::Serialize;
-use std::{sync::Arc, time::Duration};
+use gristmill_testkit::{DataDir, Role, roles, wait};
+use serde::{Deserialize, Serialize};
+use std::{path::Path, time::Duration};
 
 /// Password of the first user of a deployment that lives only as long as its measurement.
 const PASSWORD: &str = "only-for-this-measurement";
@@ -22,57 +33,83 @@ const PASSWORD: &str = "only-for-this-measurement";
 const START: Duration = Duration::from_secs(60);
 
 /// Which parts a deployment stands on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
-    /// Scheduler, worker and API server as processes of their own, on PostgreSQL, RabbitMQ and Redis.
+pub enum Kind {
+    /// Schedulers, workers and API servers as processes of their own, on PostgreSQL, RabbitMQ and Redis.
     RealServers,
     /// One process on SQLite and in-process parts.
     Standalone,
+    /// Somebody else's, known by its URL.
+    Foreign,
 }
 
 impl Kind {
     /// Name for people.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::RealServers => "real servers",
             Self::Standalone => "standalone",
+            Self::Foreign => "deployment at the URL",
         }
     }
 }
 
 /// A running deployment. Its processes, database, vhost and folder go with the value.
 #[derive(Debug)]
-pub(crate) struct Deployment {
-    pub(crate) kind: Kind,
-    pub(crate) client: Client,
-    /// Every process that works for it, servers included.
-    pub(crate) processes: Groups,
+pub struct Deployment {
+    pub kind: Kind,
+    /// Signed in at the first API server.
+    pub client: Client,
+    /// Every process that works for it, servers included, as it was when the deployment started.
+    pub processes: Groups,
     /// Where its SQL statements are counted.
-    pub(crate) statements: Statements,
+    pub statements: Statements,
     // Fields are dropped in order: the roles first, then what they use.
-    _roles: Vec<Role>,
-    _corner: Option<Corner>,
-    _folder: DataDir,
+    members: Vec<Member>,
+    servers: Option<Servers>,
+    folder: Option<DataDir>,
 }
 
-/// The deployment's own database, vhost and database number on the servers.
-#[derive(Debug)]
-struct Corner {
-    database: Arc<Database>,
-    vhost: Vhost,
-    redis: RedisDb,
+impl Deployment {
+    /// All processes of roles, schedulers first, then workers, then API servers. None of a foreign deployment.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Those with one duty, in the order of their numbers.
+    pub fn members_with(&self, duty: Duty) -> impl Iterator<Item = &Member> {
+        self.members
+            .iter()
+            .filter(move |member| member.duty == duty)
+    }
+
+    /// What the roles stand on, of a deployment on real servers.
+    pub fn servers(&self) -> Option<&Servers> {
+        self.servers.as_ref()
+    }
+
+    /// Folder of logs (`NAME.log` for each role), object store (`store/`) and work folders, of a private deployment.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_ref().map(DataDir::path)
+    }
+
+    /// A client for each API server, in the order of their numbers; one for a deployment of another kind.
+    pub fn clients(&self) -> Vec<Client> {
+        let clients: Vec<Client> = self
+            .members
+            .iter()
+            .filter_map(|member| Some(self.client.at(member.base.as_deref()?)))
+            .collect();
+        if clients.is_empty() {
+            return vec![self.client.clone()];
+        }
+        clients
+    }
 }
 
-/// How a deployment is set up.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan {
-    /// Slots of the worker.
-    pub(crate) concurrency: u32,
-}
-
-/// Waits until the API server at `base` answers and a worker is there.
-async fn ready(api: &Role, base: &str) -> Result<Client> {
+/// Waits until the API server at `base` answers and so many workers are there.
+async fn ready(api: &Role, base: &str, workers: usize) -> Result<Client> {
     let health = format!("{base}/health");
     api.wait_until("health", START, async || {
         roles::http_status(&health).await == Some(200)
@@ -82,8 +119,8 @@ async fn ready(api: &Role, base: &str) -> Result<Client> {
         Client::sign_in(base, "admin", PASSWORD).await.ok()
     })
     .await?;
-    wait::until("a worker", START, async || {
-        client.workers().await.ok().filter(|&workers| workers > 0)
+    wait::until("the workers", START, async || {
+        client.workers().await.ok().filter(|&here| here >= workers)
     })
     .await?;
     Ok(client)

@@ -3,10 +3,10 @@
 use gristmill_testkit::TestkitError;
 use std::time::Duration;
 
-pub(crate) type Result<T, E = LoadError> = std::result::Result<T, E>;
+pub type Result<T, E = LoadError> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LoadError {
+pub enum LoadError {
     #[error(transparent)]
     Testkit(#[from] TestkitError),
     #[error("the API server does not answer: {0}")]
@@ -40,6 +40,12 @@ pub(crate) enum LoadError {
         task_id: String,
         date: &'static str,
     },
+    #[error("a deployment needs at least one scheduler, one worker and one API server")]
+    EmptyLayout,
+    #[error(
+        "{0} is not private to this deployment, so it cannot be killed or restarted: unset the GRISTMILL_TEST_… variables"
+    )]
+    NotPrivate(&'static str),
     #[error("`gristmill migrate` failed:\n{0}")]
     Migrate(String),
     #[error("cannot run `sh -c true`, which hops are compared with: {0}")]

@@ -3,8 +3,8 @@
 mod cost;
 mod processes;
 mod samples;
-pub(crate) mod statements;
+pub mod statements;
 
-pub(crate) use cost::{Cost, IdleRates, Meter};
-pub(crate) use processes::Groups;
-pub(crate) use samples::{Samples, percentile};
+pub use cost::{Cost, IdleRates, Meter};
+pub use processes::Groups;
+pub use samples::{Samples, percentile};

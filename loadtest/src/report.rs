@@ -4,8 +4,8 @@ mod figure;
 mod machine;
 mod table;
 
-pub(crate) use figure::Figure;
-pub(crate) use machine::Machine;
+pub use figure::Figure;
+pub use machine::Machine;
 
 use crate::{
     deployment::{Deployment, Kind},
@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum Format {
+pub enum Format {
     #[default]
     Table,
     Json,
@@ -31,7 +31,7 @@ type CpuByGroup = BTreeMap<&'static str, BTreeMap<&'static str, Samples>>;
 
 /// What was measured of one deployment.
 #[derive(Debug)]
-pub(crate) struct Results {
+pub struct Results {
     kind: Kind,
     figures: BTreeMap<Figure, Samples>,
     cpu: CpuByGroup,
@@ -40,7 +40,7 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    pub(crate) fn new(deployment: &Deployment) -> Self {
+    pub fn new(deployment: &Deployment) -> Self {
         Self {
             kind: deployment.kind,
             figures: BTreeMap::new(),
@@ -50,12 +50,12 @@ impl Results {
     }
 
     /// Adds a sample, in the unit of its figure.
-    pub(crate) fn add(&mut self, figure: Figure, value: f64) {
+    pub fn add(&mut self, figure: Figure, value: f64) {
         self.figures.entry(figure).or_default().add(value);
     }
 
     /// Adds the CPU time of one repetition of `scenario`, which ran so many tasks.
-    pub(crate) fn add_cost(&mut self, scenario: &'static str, cost: &Cost, tasks: usize) {
+    pub fn add_cost(&mut self, scenario: &'static str, cost: &Cost, tasks: usize) {
         let groups = self.cpu.entry(scenario).or_default();
         for (group, seconds) in &cost.cpu {
             groups
@@ -112,7 +112,7 @@ impl Results {
 
 /// Everything that one call of the benchmark found.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub struct Report {
     measured_at: DateTime<Utc>,
     took: Duration,
     machine: Machine,
@@ -125,7 +125,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(
+    pub fn new(
         machine: Machine,
         concurrency: u32,
         fanout_tasks: u32,
@@ -144,7 +144,7 @@ impl Report {
         }
     }
 
-    pub(crate) fn print(&self, format: Format) -> Result<()> {
+    pub fn print(&self, format: Format) -> Result<()> {
         match format {
             Format::Json => println!("{}", serde_json::to_string_pretty(&self.json()?)?),
             Format::Table => table::print(self),

@@ -76,6 +76,11 @@ impl Setup {
         self
     }
 
+    /// Folder of the logs.
+    pub fn folder(&self) -> &Path {
+        &self.logs
+    }
+
     /// Starts `program ARGS…` as `name`, in a process group of its own. It dies with the test.
     pub fn start(&self, name: &str, args: &[&str]) -> Result<Role> {
         let role = Role {
@@ -141,6 +146,27 @@ impl Role {
         self.wait(Duration::from_secs(30)).await.map(drop)
     }
 
+    /// `kill -9` of this process and all that it started, as when its machine dies, and waits until all are gone.
+    pub async fn kill_tree(&self) -> Result<()> {
+        let Some(pid) = self.pid() else {
+            return Ok(());
+        };
+        let descendants =
+            sys::kill_tree(pid).context(|| format!("killing {} and its children", self.name))?;
+        self.wait(GONE).await?;
+        wait::until(
+            &format!("the end of what {} had started", self.name),
+            GONE,
+            async || {
+                descendants
+                    .iter()
+                    .all(|&pid| !sys::is_alive(pid))
+                    .then_some(())
+            },
+        )
+        .await
+    }
+
     /// SIGTERM; see [`Self::wait`] for the end.
     pub fn terminate(&self) -> Result<()> {
         self.signal(libc::SIGTERM)
@@ -154,6 +180,26 @@ impl Role {
     /// SIGCONT to this process alone.
     pub fn resume(&self) -> Result<()> {
         self.signal(libc::SIGCONT)
+    }
+
+    /// SIGSTOP to this process and all that it started, as when its machine freezes.
+    pub fn pause_tree(&self) -> Result<()> {
+        // The parent first, so that it starts no child that we would miss.
+        self.pause()?;
+        self.signal_descendants(libc::SIGSTOP)
+    }
+
+    /// Ends a [`Self::pause_tree`].
+    pub fn resume_tree(&self) -> Result<()> {
+        self.signal_descendants(libc::SIGCONT)?;
+        self.resume()
+    }
+
+    fn signal_descendants(&self, signal: Signal) -> Result<()> {
+        let pids = self.pid().map(sys::descendants).unwrap_or_default();
+        pids.into_iter()
+            .try_for_each(|pid| sys::send_signal(pid, signal))
+            .context(|| format!("signal {signal} to the children of {}", self.name))
     }
 
     /// Kills what still runs, and starts the same command again.

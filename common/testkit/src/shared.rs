@@ -91,9 +91,14 @@ impl Database {
 
     /// Runs one SQL statement through `psql`; gives its rows, columns parted by `|`.
     pub async fn sql(&self, statement: &str) -> Result<String> {
-        let (url, statement) = (self.url.clone(), statement.to_owned());
-        blocking(move || psql(&url, &[statement])).await
+        sql(&self.url, statement).await
     }
+}
+
+/// Runs one SQL statement on the database that `url` names; gives its rows, columns parted by `|`.
+pub async fn sql(url: &str, statement: &str) -> Result<String> {
+    let (url, statement) = (url.to_owned(), statement.to_owned());
+    blocking(move || psql(&url, &[statement])).await
 }
 
 impl Drop for Database {

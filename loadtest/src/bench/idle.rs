@@ -22,6 +22,7 @@ impl Bench<'_> {
                 .deployment
                 .processes
                 .ours()
+                .into_iter()
                 .filter_map(|group| cost.cpu.get(group))
                 .sum();
             results.add(Figure::IdleCpu, ours * per_minute);

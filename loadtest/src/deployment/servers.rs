@@ -1,68 +1,116 @@
-//! Finds the process of a server from its URL.
+//! PostgreSQL, RabbitMQ and Redis of one deployment.
 
-use std::{collections::HashSet, fs};
-use url::Url;
+use super::layout::ServerChoice;
+use crate::error::{LoadError, Result};
+use gristmill_testkit::{
+    Database, Postgres, RabbitMq, Redis, RedisDb, TestkitError, Vhost, env, shared,
+};
 
-/// The process on this machine that listens on the port of `url`; `None` when there is none, or it is not ours to see.
-pub(super) fn listening_at(url: &str) -> Option<u32> {
-    let port = Url::parse(url).ok()?.port()?;
-    let sockets = listening_sockets(port);
-    let holders: Vec<u32> = fs::read_dir("/proc")
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|&pid| holds(pid, &sockets))
-        .collect();
-    // A server's children may have inherited its socket; the parent is the oldest.
-    holders.into_iter().min()
+/// The servers that a deployment stands on: its own, or its corner of named ones.
+#[derive(Debug)]
+pub struct Servers {
+    postgres: Backing<Postgres, Database>,
+    rabbitmq: Backing<RabbitMq, Vhost>,
+    redis: Backing<Redis, RedisDb>,
+    database_url: String,
+    amqp_url: String,
+    redis_url: String,
 }
 
-/// `socket:[inode]` of every socket that listens on `port`, over IPv4 and IPv6.
-fn listening_sockets(port: u16) -> HashSet<String> {
-    const LISTEN: &str = "0A";
-    let suffix = format!(":{port:04X}");
-    ["/proc/net/tcp", "/proc/net/tcp6"]
-        .into_iter()
-        .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| {
-            table
-                .lines()
-                .skip(1)
-                .filter_map(|line| {
-                    let fields: Vec<&str> = line.split_whitespace().collect();
-                    let listens = fields.get(1)?.ends_with(&suffix) && *fields.get(3)? == LISTEN;
-                    listens.then(|| format!("socket:[{}]", fields.get(9).unwrap_or(&"")))
+/// One server: ours alone, or a part of one that is named by the environment.
+#[derive(Debug)]
+enum Backing<Server, Corner> {
+    Private(Server),
+    /// Held for its drop, which cleans up.
+    Named(Corner),
+}
+
+impl<Server, Corner> Backing<Server, Corner> {
+    fn private(&self, server: &'static str) -> Result<&Server> {
+        match self {
+            Self::Private(found) => Ok(found),
+            Self::Named(_) => Err(LoadError::NotPrivate(server)),
+        }
+    }
+}
+
+impl Servers {
+    pub(super) async fn start(choice: ServerChoice) -> Result<Self> {
+        let named = |variable| {
+            choice == ServerChoice::NamedOrPrivate
+                && std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+        };
+        let (postgres, rabbitmq, redis) = tokio::try_join!(
+            async {
+                Ok::<_, TestkitError>(match named(env::DATABASE_URL) {
+                    true => Backing::Named(shared::postgres_database().await?),
+                    false => Backing::Private(Postgres::start().await?),
                 })
-                .collect::<Vec<_>>()
+            },
+            async {
+                Ok(match named(env::AMQP_URL) {
+                    true => Backing::Named(shared::rabbitmq_vhost().await?),
+                    false => Backing::Private(RabbitMq::start().await?),
+                })
+            },
+            async {
+                Ok(match named(env::REDIS_URL) {
+                    true => Backing::Named(shared::redis_db().await?),
+                    false => Backing::Private(Redis::start().await?),
+                })
+            },
+        )?;
+        Ok(Self {
+            database_url: match &postgres {
+                Backing::Private(server) => server.url(),
+                Backing::Named(database) => database.url().to_owned(),
+            },
+            amqp_url: match &rabbitmq {
+                Backing::Private(server) => server.url(),
+                Backing::Named(vhost) => vhost.url().to_owned(),
+            },
+            redis_url: match &redis {
+                Backing::Private(server) => server.url(),
+                Backing::Named(number) => number.url().to_owned(),
+            },
+            postgres,
+            rabbitmq,
+            redis,
         })
-        .collect()
-}
+    }
 
-fn holds(pid: u32, sockets: &HashSet<String>) -> bool {
-    fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
-        .any(|target| {
-            target
-                .to_str()
-                .is_some_and(|target| sockets.contains(target))
-        })
-}
+    /// `postgres://…`, not through any proxy.
+    pub fn database_url(&self) -> &str {
+        &self.database_url
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::listening_at;
-    use std::net::TcpListener;
+    /// `amqp://…`, not through any proxy.
+    pub fn amqp_url(&self) -> &str {
+        &self.amqp_url
+    }
 
-    #[test]
-    fn finds_the_process_that_listens() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!(
-            "redis://127.0.0.1:{}/0",
-            listener.local_addr().unwrap().port()
-        );
-        assert_eq!(listening_at(&url), Some(std::process::id()));
-        drop(listener);
-        assert_eq!(listening_at(&url), None);
+    /// `redis://…`, not through any proxy.
+    pub fn redis_url(&self) -> &str {
+        &self.redis_url
+    }
+
+    /// The private PostgreSQL; an error when the deployment stands on a named one.
+    pub fn postgres(&self) -> Result<&Postgres> {
+        self.postgres.private("PostgreSQL")
+    }
+
+    /// The private RabbitMQ; an error when the deployment stands on a named one.
+    pub fn rabbitmq(&self) -> Result<&RabbitMq> {
+        self.rabbitmq.private("RabbitMQ")
+    }
+
+    /// The private Redis; an error when the deployment stands on a named one.
+    pub fn redis(&self) -> Result<&Redis> {
+        self.redis.private("Redis")
+    }
+
+    /// Runs one SQL statement; gives its rows, columns parted by `|`.
+    pub async fn sql(&self, statement: &str) -> Result<String> {
+        Ok(shared::sql(&self.database_url, statement).await?)
     }
 }

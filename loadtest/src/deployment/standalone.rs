@@ -1,21 +1,24 @@
 //! `gristmill standalone`.
 
-use super::{Deployment, Kind, PASSWORD, Plan, ready};
+use super::{Deployment, Duty, Kind, Layout, Member, PASSWORD, ready};
 use crate::{
     error::Result,
     measure::{Groups, statements::Statements},
 };
 use gristmill_testkit::{DataDir, free_port, roles};
 
-/// Starts it in an empty home folder.
-pub(crate) async fn start(plan: Plan) -> Result<Deployment> {
-    let folder = DataDir::new("bench-standalone")?;
+/// Starts it in an empty home folder. Of `layout` only the slots and the environment matter.
+pub async fn start(layout: &Layout) -> Result<Deployment> {
+    let folder = DataDir::new("load-standalone")?;
     let listen = format!("127.0.0.1:{}", free_port()?);
     let base = format!("http://{listen}");
-    let setup = roles::Setup::new(roles::binary("gristmill")?, folder.path())
+    let mut setup = roles::Setup::new(roles::binary("gristmill")?, folder.path())
         .env("GRISTMILL_HOME", folder.path().join("home"))
         .env("GRISTMILL_ADMIN_PASSWORD", PASSWORD);
-    let concurrency = plan.concurrency.to_string();
+    for (name, value) in &layout.environment {
+        setup = setup.env(name, value);
+    }
+    let concurrency = layout.concurrency.to_string();
     let role = setup.start(
         "standalone",
         &[
@@ -26,16 +29,22 @@ pub(crate) async fn start(plan: Plan) -> Result<Deployment> {
             &concurrency,
         ],
     )?;
-    let client = ready(&role, &base).await?;
+    let client = ready(&role, &base, 1).await?;
     let mut processes = Groups::default();
-    processes.add("standalone and tasks", role.pid());
+    processes.add(Duty::Standalone.group(), role.pid());
     Ok(Deployment {
         kind: Kind::Standalone,
         statements: Statements::of_metrics(client.clone()),
         client,
         processes,
-        _roles: vec![role],
-        _corner: None,
-        _folder: folder,
+        members: vec![Member {
+            duty: Duty::Standalone,
+            number: 0,
+            role,
+            links: None,
+            base: Some(base),
+        }],
+        servers: None,
+        folder: Some(folder),
     })
 }

@@ -12,7 +12,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// A measurement that has begun.
 #[derive(Debug)]
-pub(crate) struct Meter<'a> {
+pub struct Meter<'a> {
     deployment: &'a Deployment,
     start: Instant,
     counts: Option<Counts>,
@@ -21,19 +21,19 @@ pub(crate) struct Meter<'a> {
 
 /// What was used, by all processes of a deployment.
 #[derive(Debug, Default)]
-pub(crate) struct Cost {
+pub struct Cost {
     /// CPU seconds by group of processes.
-    pub(crate) cpu: BTreeMap<&'static str, f64>,
+    pub cpu: BTreeMap<&'static str, f64>,
     /// SQL statements and commits, where they are counted.
-    pub(crate) statements: Option<f64>,
-    pub(crate) commits: Option<f64>,
+    pub statements: Option<f64>,
+    pub commits: Option<f64>,
 }
 
 /// What a second without load costs.
-pub(crate) type IdleRates = Cost;
+pub type IdleRates = Cost;
 
 impl<'a> Meter<'a> {
-    pub(crate) async fn start(deployment: &'a Deployment) -> Self {
+    pub async fn start(deployment: &'a Deployment) -> Self {
         // CPU time is read last here and first at the end, so that reading the statements is in no figure.
         let counts = deployment.statements.count().await;
         Self {
@@ -45,7 +45,7 @@ impl<'a> Meter<'a> {
     }
 
     /// What was used since the start, and how many seconds that took.
-    pub(crate) async fn read(self) -> (Cost, f64) {
+    pub async fn read(self) -> (Cost, f64) {
         let seconds = self.start.elapsed().as_secs_f64();
         let cpu = self.deployment.processes.cpu_seconds();
         let counts = self.deployment.statements.count().await;
@@ -62,7 +62,7 @@ impl<'a> Meter<'a> {
     }
 
     /// What the load used, after a moment for its trailing work, without what idling would have used meanwhile.
-    pub(crate) async fn stop(self, idle: &IdleRates) -> Cost {
+    pub async fn stop(self, idle: &IdleRates) -> Cost {
         tokio::time::sleep(SETTLE).await;
         let (cost, seconds) = self.read().await;
         cost.minus(idle, seconds)
@@ -71,12 +71,12 @@ impl<'a> Meter<'a> {
 
 impl Cost {
     /// CPU seconds of all groups.
-    pub(crate) fn cpu_total(&self) -> f64 {
+    pub fn cpu_total(&self) -> f64 {
         self.cpu.values().sum()
     }
 
     /// Each figure multiplied, for rates.
-    pub(crate) fn times(self, factor: f64) -> Self {
+    pub fn times(self, factor: f64) -> Self {
         Self {
             cpu: self
                 .cpu

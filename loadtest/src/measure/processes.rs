@@ -2,16 +2,16 @@
 
 use gristmill_testkit::sys;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
 };
 
 /// Named groups of processes, each a tree by its root.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Groups {
+pub struct Groups {
     roots: Vec<Group>,
     /// Servers that run elsewhere or under an account whose processes we cannot see: their CPU time is not counted.
-    pub(crate) unseen: Vec<&'static str>,
+    pub unseen: Vec<&'static str>,
 }
 
 #[derive(Debug, Clone)]
@@ -24,12 +24,12 @@ struct Group {
 
 impl Groups {
     /// Adds one of our processes, with all that it starts.
-    pub(crate) fn add(&mut self, name: &'static str, root: Option<u32>) {
+    pub fn add(&mut self, name: &'static str, root: Option<u32>) {
         self.put(name, root, true);
     }
 
     /// Adds a server, if it was found.
-    pub(crate) fn add_server(&mut self, name: &'static str, root: Option<u32>) {
+    pub fn add_server(&mut self, name: &'static str, root: Option<u32>) {
         self.put(name, root, false);
     }
 
@@ -41,34 +41,34 @@ impl Groups {
     }
 
     /// CPU seconds of each group since its start: of the processes that live, and of those that ended and were waited for.
-    pub(crate) fn cpu_seconds(&self) -> BTreeMap<&'static str, f64> {
+    pub fn cpu_seconds(&self) -> BTreeMap<&'static str, f64> {
         let table = process_table();
         let children = children_of(&table);
         let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
-        self.roots
-            .iter()
-            .map(|group| {
-                let mut ticks = 0;
-                let mut open = vec![group.root];
-                while let Some(pid) = open.pop() {
-                    ticks += table.get(&pid).map_or(0, |process| process.ticks);
-                    open.extend(children.get(&pid).into_iter().flatten());
-                }
-                (group.name, ticks as f64 / ticks_per_second)
-            })
-            .collect()
+        let mut used = BTreeMap::new();
+        for group in &self.roots {
+            let mut ticks = 0;
+            let mut open = vec![group.root];
+            while let Some(pid) = open.pop() {
+                ticks += table.get(&pid).map_or(0, |process| process.ticks);
+                open.extend(children.get(&pid).into_iter().flatten());
+            }
+            *used.entry(group.name).or_default() += ticks as f64 / ticks_per_second;
+        }
+        used
     }
 
     /// Names of the groups that are ours.
-    pub(crate) fn ours(&self) -> impl Iterator<Item = &'static str> {
+    pub fn ours(&self) -> BTreeSet<&'static str> {
         self.roots
             .iter()
             .filter(|group| group.ours)
             .map(|group| group.name)
+            .collect()
     }
 
     /// Proportional set size of our own processes, in MiB: shared pages are divided among those that share them.
-    pub(crate) fn our_pss_mib(&self) -> f64 {
+    pub fn our_pss_mib(&self) -> f64 {
         let kib: u64 = self
             .roots
             .iter()

@@ -4,27 +4,27 @@ use serde::Serialize;
 
 /// The values that repetitions gave for one figure.
 #[derive(Debug, Clone, Default, Serialize)]
-pub(crate) struct Samples {
+pub struct Samples {
     values: Vec<f64>,
 }
 
 impl Samples {
-    pub(crate) fn add(&mut self, value: f64) {
+    pub fn add(&mut self, value: f64) {
         self.values.push(value);
     }
 
     /// The value to report. No values, no median.
-    pub(crate) fn median(&self) -> Option<f64> {
+    pub fn median(&self) -> Option<f64> {
         percentile(&self.values, 50.0)
     }
 
-    pub(crate) fn values(&self) -> &[f64] {
+    pub fn values(&self) -> &[f64] {
         &self.values
     }
 }
 
 /// The nearest-rank percentile (0 < `percent` <= 100) of values in any order.
-pub(crate) fn percentile(values: &[f64], percent: f64) -> Option<f64> {
+pub fn percentile(values: &[f64], percent: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;

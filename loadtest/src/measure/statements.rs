@@ -1,8 +1,7 @@
 //! SQL statements and commits, counted where they run.
 
 use crate::client::Client;
-use gristmill_testkit::Database;
-use std::sync::Arc;
+use gristmill_testkit::shared;
 
 /// Statements without those that only open and close transactions, and the next transaction id: an id is spent by every
 /// transaction that writes, so its advance is the number of commits that reach the disk. (`pg_stat_database` lags by
@@ -18,30 +17,27 @@ const COMMITS_METRIC: &str = "gristmill_sql_commits_total";
 
 /// Counts so far.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Counts {
-    pub(crate) statements: f64,
-    pub(crate) commits: f64,
+pub struct Counts {
+    pub statements: f64,
+    pub commits: f64,
 }
 
 /// Where statements are counted.
 #[derive(Debug)]
-pub(crate) enum Statements {
+pub enum Statements {
     /// By PostgreSQL's `pg_stat_statements`: those of all processes, the few that the load's own requests cause among them.
-    Database(Arc<Database>),
+    Database(String),
     /// By the process itself.
     Metrics(Client),
-    /// Nowhere: the server lacks the extension.
+    /// Nowhere: the server lacks the extension, or is not ours to ask.
     Nowhere,
 }
 
 impl Statements {
-    /// Counts at `database`, where the extension can be made.
-    pub(crate) async fn of_database(database: Arc<Database>) -> Self {
-        match database
-            .sql("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-            .await
-        {
-            Ok(_) => Self::Database(database),
+    /// Counts in the database at `url`, where the extension can be made.
+    pub async fn of_database(url: &str) -> Self {
+        match shared::sql(url, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements").await {
+            Ok(_) => Self::Database(url.to_owned()),
             Err(error) => {
                 eprintln!("SQL statements are not counted: {error}");
                 Self::Nowhere
@@ -50,14 +46,14 @@ impl Statements {
     }
 
     /// Counts by the process behind `client`.
-    pub(crate) fn of_metrics(client: Client) -> Self {
+    pub fn of_metrics(client: Client) -> Self {
         Self::Metrics(client)
     }
 
     /// Counts so far, if they can be had.
-    pub(crate) async fn count(&self) -> Option<Counts> {
+    pub async fn count(&self) -> Option<Counts> {
         match self {
-            Self::Database(database) => parse(&database.sql(COUNT).await.ok()?),
+            Self::Database(url) => parse(&shared::sql(url, COUNT).await.ok()?),
             Self::Metrics(client) => Some(Counts {
                 statements: client.counter(STATEMENTS_METRIC).await?,
                 commits: client.counter(COMMITS_METRIC).await?,

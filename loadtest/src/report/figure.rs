@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// One figure. Reports list them in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Figure {
+pub enum Figure {
     ChainWall,
     ChainInside,
     HopMedian,
@@ -37,25 +37,25 @@ pub(crate) enum Figure {
 /// What a figure should reach.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Aim {
+pub enum Aim {
     Below(f64),
     AtLeast(f64),
 }
 
 /// What there is to know about a figure.
 #[derive(Debug)]
-pub(crate) struct Facts {
+pub struct Facts {
     /// Name in JSON.
-    pub(crate) key: &'static str,
-    pub(crate) label: &'static str,
-    pub(crate) unit: &'static str,
+    pub key: &'static str,
+    pub label: &'static str,
+    pub unit: &'static str,
     /// Which percentile of all samples is reported.
     percent: f64,
-    pub(crate) aim: Option<Aim>,
+    pub aim: Option<Aim>,
     /// Measured on a quiet machine of two processors: Airflow 3.3 with the Celery executor, and Celery 5.7 alone with its
     /// defaults, which keeps no durable state and knows no DAG.
-    pub(crate) airflow: &'static str,
-    pub(crate) celery: &'static str,
+    pub airflow: &'static str,
+    pub celery: &'static str,
 }
 
 const fn facts(key: &'static str, label: &'static str, unit: &'static str) -> Facts {
@@ -89,7 +89,7 @@ impl Facts {
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 23] = [
+    pub const ALL: [Self; 23] = [
         Self::ChainWall,
         Self::ChainInside,
         Self::HopMedian,
@@ -115,7 +115,7 @@ impl Figure {
         Self::IdlePss,
     ];
 
-    pub(crate) const fn facts(self) -> Facts {
+    pub const fn facts(self) -> Facts {
         match self {
             Self::ChainWall => facts(
                 "chain_wall",
@@ -200,17 +200,17 @@ impl Figure {
     }
 
     /// The value that stands for all samples.
-    pub(crate) fn reduce(self, samples: &Samples) -> Option<f64> {
+    pub fn reduce(self, samples: &Samples) -> Option<f64> {
         percentile(samples.values(), self.facts().percent)
     }
 
     /// The aim for this kind of deployment.
-    pub(crate) fn aim(self, _kind: Kind) -> Option<Aim> {
+    pub fn aim(self, _kind: Kind) -> Option<Aim> {
         self.facts().aim
     }
 
     /// Whether the aim, if there is one, is met.
-    pub(crate) fn met(self, kind: Kind, value: Option<f64>) -> Option<bool> {
+    pub fn met(self, kind: Kind, value: Option<f64>) -> Option<bool> {
         Some(match (self.aim(kind)?, value?) {
             (Aim::Below(aim), value) => value < aim,
             (Aim::AtLeast(aim), value) => value >= aim,

@@ -10,6 +10,8 @@ pub mod invariant;
 pub mod limit;
 pub mod message;
 pub mod params;
+#[cfg(any(test, feature = "reference"))]
+pub mod reference;
 pub mod retry;
 pub mod row;
 pub mod seal;

@@ -16,6 +16,7 @@ use axum::{
     extract::{FromRequestParts, RawPathParams},
     http::{header, request::Parts},
 };
+use chrono::{DateTime, Utc};
 use gristmill_store::{AuditRow, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -85,7 +86,7 @@ impl Caller {
     async fn of(parts: &Parts, app: &App) -> Result<Self, ApiError> {
         let text = bearer(parts).ok_or(ApiError::NotAuthenticated("Not authenticated"))?;
         if token::is_token(text) {
-            return token::caller(&*app.store, text).await;
+            return token::caller(app, text).await;
         }
         session::caller(&app.secret, text)
     }
@@ -109,6 +110,25 @@ impl Caller {
         Ok(caller)
     }
 
+    /// The audit log's entry of what the caller changes.
+    pub(crate) fn entry(
+        &self,
+        at: DateTime<Utc>,
+        event: &str,
+        about: About<'_>,
+        extra: Value,
+    ) -> AuditRow {
+        AuditRow {
+            at,
+            actor: self.name.clone(),
+            event: event.to_owned(),
+            dag_id: about.dag_id.map(str::to_owned),
+            run_id: about.run_id.map(str::to_owned),
+            task_id: None,
+            extra,
+        }
+    }
+
     /// Writes what the caller changed into the audit log. The change is done already: a failure is only logged.
     pub(crate) async fn audit(
         &self,
@@ -117,15 +137,7 @@ impl Caller {
         about: About<'_>,
         extra: Value,
     ) {
-        let entry = AuditRow {
-            at: store.now(),
-            actor: self.name.clone(),
-            event: event.to_owned(),
-            dag_id: about.dag_id.map(str::to_owned),
-            run_id: about.run_id.map(str::to_owned),
-            task_id: None,
-            extra,
-        };
+        let entry = self.entry(store.now(), event, about, extra);
         if let Err(error) = store.put_audit(&entry).await {
             tracing::error!(%error, event, actor = self.name, "an audit entry is lost");
         }

@@ -1,12 +1,12 @@
 //! What the API is made of.
 
-use crate::{auth::Throttle, versions::Versions};
+use crate::shared::Shared;
 use gristmill_broker::Broker;
 use gristmill_common::seal::SecretKey;
 use gristmill_objects::ObjectStore;
 use gristmill_presence::Presence;
-use gristmill_store::{PlanCache, Store};
-use std::{fmt, ops::Deref, sync::Arc};
+use gristmill_store::Store;
+use std::{fmt, sync::Arc};
 
 /// Answers what else `/health` should tell: each part's name, and what is wrong with it.
 pub type Probe = Arc<dyn Fn() -> Vec<(String, Result<(), String>)> + Send + Sync>;
@@ -54,34 +54,6 @@ impl fmt::Debug for ApiParts {
         f.debug_struct("ApiParts")
             .field("version", &self.version)
             .finish_non_exhaustive()
-    }
-}
-
-/// What all requests share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    parts: ApiParts,
-    pub(crate) versions: Versions,
-    pub(crate) throttle: Throttle,
-    pub(crate) plans: Arc<PlanCache>,
-}
-
-impl Shared {
-    pub(crate) fn new(parts: ApiParts) -> Self {
-        Self {
-            parts,
-            versions: Versions::default(),
-            throttle: Throttle::default(),
-            plans: Arc::default(),
-        }
-    }
-}
-
-impl Deref for Shared {
-    type Target = ApiParts;
-
-    fn deref(&self) -> &ApiParts {
-        &self.parts
     }
 }
 

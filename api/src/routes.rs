@@ -27,7 +27,8 @@ mod xcoms;
 
 use crate::{
     error::ApiError,
-    parts::{ApiParts, App, Shared},
+    parts::{ApiParts, App},
+    shared::Shared,
 };
 use axum::{
     Router,

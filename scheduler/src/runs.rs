@@ -9,6 +9,7 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 pub(crate) async fn run(handle: Arc<SchedulerHandle>) {
     let store = &handle.store;
     loop {
+        let seen = store.run_changes();
         if let Err(error) =
             repeat::until_answered("making scheduled runs", || store.create_due_runs()).await
         {
@@ -36,7 +37,7 @@ pub(crate) async fn run(handle: Arc<SchedulerHandle>) {
             Err(error) => tracing::error!(%error, "cannot stop runs"),
         }
         tokio::select! {
-            () = store.run_changed(AT_LEAST_EVERY) => {}
+            () = store.run_changed(seen, AT_LEAST_EVERY) => {}
             () = handle.wake_runs.notified() => {}
         }
     }

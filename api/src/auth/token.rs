@@ -1,7 +1,7 @@
 //! API tokens: for programs. The database has only their hash.
 
 use super::{Caller, Role};
-use crate::error::ApiError;
+use crate::{error::ApiError, parts::App};
 use chrono::{DateTime, Utc};
 use gristmill_store::{Store, StoreError, TokenRow};
 use sha2::{Digest, Sha256};
@@ -37,12 +37,13 @@ pub async fn issue_token(
 }
 
 /// Who a token was made for.
-pub(super) async fn caller(store: &dyn Store, token: &str) -> Result<Caller, ApiError> {
-    let row = store
-        .token(&token_hash(token))
-        .await?
+pub(super) async fn caller(app: &App, token: &str) -> Result<Caller, ApiError> {
+    let row = app
+        .tokens
+        .ask(token_hash(token))
+        .await??
         .ok_or(ApiError::NotAuthenticated("Not authenticated"))?;
-    if row.expires_at.is_some_and(|at| at <= store.now()) {
+    if row.expires_at.is_some_and(|at| at <= app.store.now()) {
         return Err(ApiError::NotAuthenticated("Token Expired"));
     }
     Ok(Caller {

@@ -1,11 +1,12 @@
 //! `POST /api/v2/dags/{dag_id}/dagRuns`: accepts a run.
 
-use super::{dag_runs::whole, lookup, wait};
+use super::{dag_runs::whole, wait};
 use crate::{
     auth::{About, User},
     error::{ApiError, FieldError},
     extract::{At, Query, parse_json, raw_body},
     parts::App,
+    view,
 };
 use axum::{
     Json,
@@ -17,7 +18,7 @@ use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 use gristmill_common::{
     ids::valid_run_id, params::check_params, row::RunType, timetable::Timetable,
 };
-use gristmill_store::{DagRow, NewRun, StoreError, VersionRow};
+use gristmill_store::{DagRow, NewRun, StateCounts, StoreError, Trigger, Triggered, VersionRow};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -30,7 +31,7 @@ const MAX_KEY: usize = 250;
 /// `TriggerDAGRunPostBody`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Trigger {
+struct TriggerBody {
     dag_run_id: Option<String>,
     /// Absent is another thing than null: then the run's date is when it may start.
     #[serde(default, deserialize_with = "given")]
@@ -62,7 +63,7 @@ pub(super) async fn trigger(
         .map(|text| wait::patience("wait", text))
         .transpose()?;
     let body = raw_body(request, &app).await?;
-    let trigger: Trigger = parse_json(&body)?;
+    let trigger: TriggerBody = parse_json(&body)?;
     let (dag, version) = triggerable(&app, &dag_id).await?;
     let idempotency =
         idempotency_key(&headers)?.map(|key| (key, hex::encode(Sha256::digest(&body))));
@@ -77,7 +78,18 @@ pub(super) async fn trigger(
     let mut new = new_run(&dag, &version, trigger, app.store.now(), by)?;
     new.idempotency = idempotency;
     let triggered = loop {
-        match app.store.trigger(&new).await {
+        let about = About::run(&dag_id, &new.run_id);
+        let audit = caller.entry(
+            app.store.now(),
+            "trigger_dag_run",
+            about,
+            json!({ "by": by }),
+        );
+        let asked = Trigger {
+            run: new.clone(),
+            audit: Some(audit),
+        };
+        match app.triggers.ask(asked).await? {
             // Two in one microsecond: an id of our own making is made anew.
             Err(StoreError::Exists { .. }) if new.run_id == generated_id(new.run_after) => {
                 new.run_after += TimeDelta::microseconds(1);
@@ -86,15 +98,19 @@ pub(super) async fn trigger(
             other => break other?,
         }
     };
-    let row = app.store.run_by_pk(triggered.run).await?;
-    let row = row.ok_or_else(|| ApiError::no_run(&dag_id, &new.run_id))?;
-    if !triggered.repeated {
-        let about = About::run(&dag_id, &row.run_id);
-        caller
-            .audit(&*app.store, "trigger_dag_run", about, json!({ "by": by }))
-            .await;
-    }
+    let row = match triggered {
+        Triggered::Accepted { run, at } => new.accepted(run, at),
+        Triggered::Repeated { run } => {
+            let row = app.runs.ask(run).await??;
+            row.ok_or_else(|| ApiError::no_run(&dag_id, &new.run_id))?
+        }
+    };
     match patience {
+        None if matches!(triggered, Triggered::Accepted { .. }) => {
+            // As it was accepted: without instances yet.
+            let body = view::run::run(&row, &version, Some(&StateCounts::new()));
+            Ok(Json(body).into_response())
+        }
         None => Ok(Json(whole(&app, &row).await?).into_response()),
         Some(patience) => {
             let row = wait::until_ended(&app, row.pk, patience).await?;
@@ -118,12 +134,12 @@ async fn triggerable(
     app: &App,
     dag_id: &str,
 ) -> Result<(DagRow, std::sync::Arc<VersionRow>), ApiError> {
-    let dag = lookup::dag(app, dag_id).await?;
+    let found = app.dags.ask(dag_id.to_owned()).await??;
+    let (dag, broken) = found.ok_or_else(|| ApiError::no_dag(dag_id))?;
     if dag.is_stale {
         return Err(ApiError::no_dag(dag_id));
     }
-    let errors = app.store.import_errors().await?;
-    if let Some(broken) = errors.iter().find(|e| e.filename == dag.fileloc) {
+    if let Some(broken) = broken {
         return Err(ApiError::BadRequest(format!(
             "DAG with dag_id: '{dag_id}' has import errors and cannot be triggered: {}",
             broken.error
@@ -136,7 +152,7 @@ async fn triggerable(
 fn new_run(
     dag: &DagRow,
     version: &VersionRow,
-    trigger: Trigger,
+    trigger: TriggerBody,
     now: DateTime<Utc>,
     by: &str,
 ) -> Result<NewRun, ApiError> {

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 /// Longest wait of one request; the caller asks again.
 const LONGEST: Duration = Duration::from_secs(600);
 /// Between two looks at the run at least, however many other runs change; and at most, should a notice be lost.
-const SOONEST: Duration = Duration::from_millis(20);
+const SOONEST: Duration = Duration::from_millis(5);
 const LATEST: Duration = Duration::from_millis(250);
 
 /// `60`, `60s`, `2m`: at most ten minutes.
@@ -74,10 +74,11 @@ pub(super) async fn until_ended(
 ) -> Result<RunRow, ApiError> {
     let until = Instant::now() + patience;
     loop {
+        let seen = app.store.run_changes();
         let row = app
-            .store
-            .run_by_pk(run)
-            .await?
+            .runs
+            .ask(run)
+            .await??
             .ok_or_else(|| StoreError::NotFound {
                 what: "run",
                 name: run.to_string(),
@@ -86,7 +87,7 @@ pub(super) async fn until_ended(
         if row.state.is_finished() || now >= until {
             return Ok(row);
         }
-        app.store.run_changed(LATEST.min(until - now)).await;
+        app.store.run_changed(seen, LATEST.min(until - now)).await;
         tokio::time::sleep_until((now + SOONEST).min(until)).await;
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Notified in `insert_run` and where a run ends; the payload is empty.
+/// Notified in `insert_runs` and where a run ends; the payload is empty.
 pub(crate) const CHANNEL: &str = "gm_runs";
 const RECONNECT: Duration = Duration::from_secs(1);
 
@@ -19,8 +19,6 @@ const RECONNECT: Duration = Duration::from_secs(1);
 pub(crate) struct RunChanges {
     /// Changes heard of so far.
     heard: AtomicU64,
-    /// Changes that the last call of `wait` knew.
-    told: AtomicU64,
     wake: Notify,
 }
 
@@ -30,18 +28,18 @@ impl RunChanges {
         self.wake.notify_waiters();
     }
 
-    /// Returns when there was a change since the last call. All callers that wait at that moment wake.
-    pub(crate) async fn wait(&self, at_most: Duration) {
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard.load(SeqCst)
+    }
+
+    /// Returns when more changes were heard of than `seen`.
+    pub(crate) async fn wait(&self, seen: u64, at_most: Duration) {
         let woken = self.wake.notified();
         tokio::pin!(woken);
         // Registered before the counter is read: a change between the two wakes us.
         woken.as_mut().enable();
-        let heard = self.heard.load(SeqCst);
-        if self.told.swap(heard, SeqCst) < heard {
-            return;
-        }
-        if tokio::time::timeout(at_most, woken).await.is_ok() {
-            self.told.store(self.heard.load(SeqCst), SeqCst);
+        if self.heard() == seen {
+            let _ = tokio::time::timeout(at_most, woken).await;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod access;
 mod dags;
-mod journal;
+pub(crate) mod journal;
 mod limits;
 mod reconcile;
 mod runs;
@@ -47,8 +47,12 @@ impl Reads for PgStore {
         self.inner.clock.now()
     }
 
-    async fn run_changed(&self, at_most: Duration) {
-        self.inner.changes.wait(at_most).await;
+    fn run_changes(&self) -> u64 {
+        self.inner.changes.heard()
+    }
+
+    async fn run_changed(&self, seen: u64, at_most: Duration) {
+        self.inner.changes.wait(seen, at_most).await;
     }
 
     async fn dag(&self, dag_id: &str) -> StoreResult<Option<DagRow>> {
@@ -106,8 +110,8 @@ impl Reads for PgStore {
         runs::run(self, dag_id, run_id).await
     }
 
-    async fn run_by_pk(&self, run: RunPk) -> StoreResult<Option<RunRow>> {
-        runs::run_by_pk(self, run).await
+    async fn runs_by_pk(&self, runs: &[RunPk]) -> StoreResult<Vec<RunRow>> {
+        runs::runs_by_pk(self, runs).await
     }
 
     async fn runs(&self, filter: &RunFilter) -> StoreResult<Page<RunRow>> {

@@ -26,8 +26,8 @@ use gristmill_common::{
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
 };
 use gristmill_store::{
-    DagRow, LimitKey, LimitRow, NewDagVersion, NewRun, NewTi, StoreError, StoreResult, TiWrite, Tx,
-    UpstreamXcom, VersionRow, WorkerRow,
+    AuditRow, DagRow, LimitKey, LimitRow, NewDagVersion, NewRun, NewTi, StoreError, StoreResult,
+    TiWrite, Tx, UpstreamXcom, VersionRow, WorkerRow,
 };
 use sqlx::{
     Postgres, Transaction,
@@ -131,8 +131,13 @@ impl Tx for PgTx {
         dags::version(self, version).await
     }
 
-    async fn insert_run(&mut self, run: &NewRun) -> StoreResult<RunPk> {
-        runs::insert(self, run).await
+    async fn insert_runs(&mut self, runs: &[NewRun]) -> StoreResult<Vec<Option<RunPk>>> {
+        runs::insert(self, runs).await
+    }
+
+    async fn put_audits(&mut self, entries: &[AuditRow]) -> StoreResult<()> {
+        let statement = crate::reads::journal::insert_audits(entries);
+        self.execute(statement).await.map(drop)
     }
 
     async fn run_by_idempotency_key(

@@ -22,21 +22,15 @@ use session::{Link, Session, Stats};
 use sqlx::SqlitePool;
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 use tokio::sync::{Mutex, watch};
 use writer::Writer;
 
-/// A database file. Clones share it; each clone sees every change of runs in [`gristmill_store::Reads::run_changed`]
-/// on its own.
-#[derive(Debug)]
+/// A database file. Clones share it.
+#[derive(Debug, Clone)]
 pub struct SqliteStore {
     shared: Arc<Shared>,
-    /// How many changes of runs this clone has seen.
-    seen: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -49,15 +43,6 @@ struct Shared {
     runs: watch::Sender<u64>,
     /// One migration at a time.
     migrating: Mutex<()>,
-}
-
-impl Clone for SqliteStore {
-    fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-            seen: AtomicU64::new(self.seen.load(Ordering::Relaxed)),
-        }
-    }
 }
 
 impl SqliteStore {
@@ -91,7 +76,6 @@ impl SqliteStore {
                 runs,
                 migrating: Mutex::new(()),
             }),
-            seen: AtomicU64::new(0),
         })
     }
 

@@ -73,22 +73,22 @@ impl Reads for SqliteStore {
         writer::now()
     }
 
-    async fn run_changed(&self, at_most: Duration) {
+    fn run_changes(&self) -> u64 {
+        *self.shared.runs.borrow()
+    }
+
+    async fn run_changed(&self, seen: u64, at_most: Duration) {
         let mut changes = self.shared.runs.subscribe();
-        let seen = self.seen.load(Ordering::Acquire);
         // An error means that nothing can change any more; either way the caller looks again after `at_most`.
-        let changed = tokio::time::timeout(at_most, changes.wait_for(|n| *n != seen)).await;
-        if let Ok(Ok(now)) = changed {
-            self.seen.store(*now, Ordering::Release);
-        }
+        let _ = tokio::time::timeout(at_most, changes.wait_for(|n| *n != seen)).await;
     }
 
     async fn dag(&self, dag_id: &str) -> StoreResult<Option<DagRow>> {
         self.reader().await?.dag(dag_id).await
     }
 
-    async fn run_by_pk(&self, run: RunPk) -> StoreResult<Option<RunRow>> {
-        Ok(self.reader().await?.load_runs(&[run]).await?.pop())
+    async fn runs_by_pk(&self, runs: &[RunPk]) -> StoreResult<Vec<RunRow>> {
+        self.reader().await?.load_runs(runs).await
     }
 
     async fn pool_use(&self, name: &str) -> StoreResult<PoolUse> {

@@ -9,7 +9,7 @@ use gristmill_common::{
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
 };
 use gristmill_store::{
-    DagRow, LimitKey, LimitRow, NewDagVersion, NewRun, NewTi, StoreResult, TiWrite, Tx,
+    AuditRow, DagRow, LimitKey, LimitRow, NewDagVersion, NewRun, NewTi, StoreResult, TiWrite, Tx,
     UpstreamXcom, VersionRow, WorkerRow,
 };
 use uuid::Uuid;
@@ -57,8 +57,16 @@ impl Tx for SqliteTx {
         self.lease.session()?.version(version).await
     }
 
-    async fn insert_run(&mut self, run: &NewRun) -> StoreResult<RunPk> {
-        self.lease.session()?.insert_run(run).await
+    async fn insert_runs(&mut self, runs: &[NewRun]) -> StoreResult<Vec<Option<RunPk>>> {
+        self.lease.session()?.insert_runs(runs).await
+    }
+
+    async fn put_audits(&mut self, entries: &[AuditRow]) -> StoreResult<()> {
+        let session = self.lease.session()?;
+        for entry in entries {
+            session.put_audit(entry).await?;
+        }
+        Ok(())
     }
 
     async fn run_by_idempotency_key(

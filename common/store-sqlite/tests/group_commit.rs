@@ -149,17 +149,18 @@ async fn a_run_accepted_wakes_those_who_wait_after_the_commit() {
     let now = tx.now();
     tx.insert_run(&new_run("r", version, now)).await.unwrap();
     let waiter = store.clone();
+    let seen = store.run_changes();
     let waiting = tokio::spawn(async move {
-        waiter.run_changed(Duration::from_secs(3600)).await;
+        waiter.run_changed(seen, Duration::from_secs(3600)).await;
         waiter.run(support::DAG, "r").await.unwrap().is_some()
     });
     tx.commit().await.unwrap();
     assert!(waiting.await.unwrap(), "woken before the run was visible");
-    // Seen by another clone too, although it was not waiting then; and not twice.
-    store.run_changed(Duration::from_secs(3600)).await;
+    // Told to one who was not waiting then; and not twice.
+    store.run_changed(seen, Duration::from_secs(3600)).await;
     tokio::time::timeout(
         Duration::from_millis(10),
-        store.run_changed(Duration::from_secs(3600)),
+        store.run_changed(store.run_changes(), Duration::from_secs(3600)),
     )
     .await
     .unwrap_err();

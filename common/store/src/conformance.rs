@@ -75,6 +75,7 @@ macro_rules! conformance_tests {
             retention { old_runs_go_with_all_they_have, a_run_is_deleted_after_its_end, }
             runs {
                 a_run_exists_once, a_scheduled_run_exists_once_per_date, a_run_keeps_its_columns, idempotency_keys_are_remembered,
+                runs_asked_for_together_are_each_answered,
                 runs_are_locked_in_order, runs_locked_in_any_order_do_not_deadlock, all_mutable_columns_are_written, runs_to_stop_are_found,
                 a_dropped_transaction_leaves_nothing, inserting_and_ending_wake_waiters,
             }

@@ -4,7 +4,7 @@
 pub type StoreResult<T> = Result<T, StoreError>;
 
 /// A store's failure. [`StoreError::is_transient`] tells those that a later try can mend.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database is away, or too busy to answer in time.
     #[error("the database is not available: {0}")]

@@ -28,9 +28,13 @@ pub trait Reads: Send + Sync {
     /// The database's clock, estimated without asking (offset to this machine's measured by [`Reads::ping`]).
     fn now(&self) -> DateTime<Utc>;
 
-    /// Waits until a run was accepted, or one ended, since the last call, or until the time is over (Postgres: LISTEN on
-    /// a connection of its own, `runs` channel; SQLite: an in-process notify). May wake without cause.
-    async fn run_changed(&self, at_most: Duration);
+    /// How many times runs were accepted or ended so far, as far as this process has heard: a cursor for
+    /// [`Reads::run_changed`]. Read it before looking at what a change may have changed.
+    fn run_changes(&self) -> u64;
+
+    /// Waits until runs were accepted or ended after `seen` was read, or until the time is over (Postgres: LISTEN on a
+    /// connection of its own, `runs` channel; SQLite: an in-process notify). May wake without cause.
+    async fn run_changed(&self, seen: u64, at_most: Duration);
 
     // ---- DAGs
 
@@ -64,7 +68,11 @@ pub trait Reads: Send + Sync {
     // ---- Runs and task instances
 
     async fn run(&self, dag_id: &str, run_id: &str) -> StoreResult<Option<RunRow>>;
-    async fn run_by_pk(&self, run: RunPk) -> StoreResult<Option<RunRow>>;
+    async fn run_by_pk(&self, run: RunPk) -> StoreResult<Option<RunRow>> {
+        Ok(self.runs_by_pk(&[run]).await?.pop())
+    }
+    /// Those of these runs that exist, in no order.
+    async fn runs_by_pk(&self, runs: &[RunPk]) -> StoreResult<Vec<RunRow>>;
     async fn runs(&self, filter: &RunFilter) -> StoreResult<Page<RunRow>>;
     /// Deletes an ended run with all that belongs to it; `Refused` while it is not ended.
     async fn delete_run(&self, run: RunPk) -> StoreResult<()>;

@@ -3,9 +3,9 @@
 use chrono::{DateTime, Utc};
 use gristmill_common::{
     ids::{Dispatch, Fence, RunPk, TaskIdx, TiPk, VersionPk},
-    row::{RunType, TiRow},
+    row::{RunRow, RunType, TiRow},
     spec::DagSpec,
-    state::TaskState,
+    state::{RunState, TaskState},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -90,6 +90,46 @@ pub struct NewRun {
     pub timeout_ms: Option<i64>,
     /// The request's idempotency key and the hash of its body.
     pub idempotency: Option<(String, String)>,
+}
+
+impl NewRun {
+    /// The run as it is once it was accepted under this key.
+    pub fn accepted(self, pk: RunPk, queued_at: DateTime<Utc>) -> RunRow {
+        RunRow {
+            pk,
+            dag_id: self.dag_id,
+            run_id: self.run_id,
+            version: self.version,
+            state: RunState::Queued,
+            run_type: self.run_type,
+            triggered_by: self.triggered_by,
+            logical_date: self.logical_date,
+            data_interval_start: self.data_interval_start,
+            data_interval_end: self.data_interval_end,
+            run_after: self.run_after,
+            queued_at,
+            started_at: None,
+            ended_at: None,
+            conf: self.conf,
+            params: self.params,
+            note: self.note,
+            cancelled: false,
+            stop_reason: None,
+            max_active_tasks: self.max_active_tasks,
+            active_tasks: 0,
+            ready_tasks: 0,
+            unfinished_tasks: 0,
+            failed_leaves: 0,
+        }
+    }
+}
+
+/// A run that somebody asks for.
+#[derive(Debug, Clone)]
+pub struct Trigger {
+    pub run: NewRun,
+    /// Written if the run is made.
+    pub audit: Option<AuditRow>,
 }
 
 /// A run that was deleted with all that the database had of it.

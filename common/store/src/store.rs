@@ -3,7 +3,7 @@
 use crate::{
     Backend, Reads, StoreResult,
     plans::PlanCache,
-    records::{DeletedRun, NewDagVersion, NewRun, OutDispatch, VersionRow},
+    records::{DeletedRun, NewDagVersion, OutDispatch, Trigger, VersionRow},
     transactions,
 };
 use async_trait::async_trait;
@@ -77,10 +77,19 @@ pub struct EndedRun {
 
 /// A run that a trigger made, or found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Triggered {
-    pub run: RunPk,
+pub enum Triggered {
+    /// It is new, and queued since then.
+    Accepted { run: RunPk, at: DateTime<Utc> },
     /// An earlier request with the same idempotency key had made it.
-    pub repeated: bool,
+    Repeated { run: RunPk },
+}
+
+impl Triggered {
+    pub fn run(self) -> RunPk {
+        match self {
+            Self::Accepted { run, .. } | Self::Repeated { run } => run,
+        }
+    }
 }
 
 /// The metadata store. Every method is one transaction; a `Conflict` has been tried again a few times before it is
@@ -91,8 +100,9 @@ pub trait Store: Reads {
     /// version is new.
     async fn deploy(&self, new: &NewDagVersion) -> StoreResult<(VersionRow, bool)>;
 
-    /// Accepts a run. `Exists` for a run id that is taken; `Refused` for an idempotency key used with another request.
-    async fn trigger(&self, new: &NewRun) -> StoreResult<Triggered>;
+    /// Accepts runs, all in one transaction, and answers for each: `Exists` for a run id that is taken; `Refused` for an
+    /// idempotency key used with another request.
+    async fn trigger(&self, triggers: &[Trigger]) -> StoreResult<Vec<StoreResult<Triggered>>>;
 
     /// Applies commands (and barriers that came with them) in order, and dispatches what they made ready.
     async fn apply(
@@ -141,8 +151,8 @@ impl<B: Backend> Store for B {
         retrying!(transactions::deploy(self, new))
     }
 
-    async fn trigger(&self, new: &NewRun) -> StoreResult<Triggered> {
-        retrying!(transactions::trigger(self, new))
+    async fn trigger(&self, triggers: &[Trigger]) -> StoreResult<Vec<StoreResult<Triggered>>> {
+        retrying!(transactions::trigger(self, triggers))
     }
 
     async fn apply(

@@ -7,12 +7,14 @@ mod deploy;
 mod finish;
 mod schedule;
 mod start;
+mod trigger;
 mod workers;
 
 pub(crate) use apply::{apply, dispatch_ready, retry_due, stop_due_runs};
-pub(crate) use deploy::{deploy, trigger};
+pub(crate) use deploy::deploy;
 pub(crate) use schedule::create_due_runs;
 pub(crate) use start::start_runs;
+pub(crate) use trigger::trigger;
 pub(crate) use workers::{delete_old, grant_lease, judge_lost, put_dead_letter};
 
 use crate::{StoreError, StoreResult, Tx, plans::PlanCache};

@@ -2,10 +2,10 @@
 //! `gristmill_common::engine`, and every write of a state names the state and fence that it expects.
 
 use crate::{
-    LimitKey, LimitRow, StoreResult,
+    LimitKey, LimitRow, StoreError, StoreResult,
     records::{
-        DagRow, DeletedRun, NewDagVersion, NewRun, NewTi, TiWrite, UpstreamXcom, VersionRow,
-        WorkerRow,
+        AuditRow, DagRow, DeletedRun, NewDagVersion, NewRun, NewTi, TiWrite, UpstreamXcom,
+        VersionRow, WorkerRow,
     },
 };
 use async_trait::async_trait;
@@ -58,7 +58,17 @@ pub trait Tx: Send {
 
     /// Inserts a run in state `queued` and tells schedulers (NOTIFY at commit). `Exists` when the DAG has this run id, or a
     /// scheduled run of this logical date; the transaction goes on.
-    async fn insert_run(&mut self, run: &NewRun) -> StoreResult<RunPk>;
+    async fn insert_run(&mut self, run: &NewRun) -> StoreResult<RunPk> {
+        let inserted = self.insert_runs(std::slice::from_ref(run)).await?;
+        let taken = || StoreError::Exists {
+            what: "run",
+            name: run.run_id.clone(),
+        };
+        inserted.into_iter().flatten().next().ok_or_else(taken)
+    }
+
+    /// The same for many, in order; `None` for those that are taken, by an earlier one of the same call too.
+    async fn insert_runs(&mut self, runs: &[NewRun]) -> StoreResult<Vec<Option<RunPk>>>;
 
     /// An earlier request's run under this idempotency key of the DAG, with the hash of that request; keys older than 24 h
     /// do not count.
@@ -187,4 +197,9 @@ pub trait Tx: Send {
     /// A message that nobody could read or apply, for the dead list.
     async fn put_dead_letter(&mut self, source: &str, reason: &str, body: &[u8])
     -> StoreResult<()>;
+
+    // ---- Audit
+
+    /// Writes what was changed, by whom, beside the change itself.
+    async fn put_audits(&mut self, entries: &[AuditRow]) -> StoreResult<()>;
 }

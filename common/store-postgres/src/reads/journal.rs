@@ -2,8 +2,8 @@
 
 use super::total;
 use crate::{
-    PgStore,
-    bind::{json, opt_text, text},
+    PgStore, Statement,
+    bind::{column, json, opt_text, text},
     rows::decode,
 };
 use gristmill_store::{AuditRow, ComponentRow, DeadLetterRow, Page, StoreResult};
@@ -33,18 +33,25 @@ pub(super) async fn components(store: &PgStore) -> StoreResult<Vec<ComponentRow>
 }
 
 pub(super) async fn put_audit(store: &PgStore, entry: &AuditRow) -> StoreResult<()> {
+    let statement = insert_audits(std::slice::from_ref(entry));
+    store.execute(statement).await.map(drop)
+}
+
+/// Writes entries, by itself or in the transaction of what they tell of.
+pub(crate) fn insert_audits(entries: &[AuditRow]) -> Statement<'_> {
     const SQL: &str = "
         INSERT INTO audit_log (at, actor, event, dag_id, run_id, task_id, extra)
-        VALUES ($1, $2, $3, $4, $5, $6, $7::json)";
-    let statement = query(SQL)
-        .bind(entry.at)
-        .bind(text(&entry.actor))
-        .bind(text(&entry.event))
-        .bind(opt_text(entry.dag_id.as_deref()))
-        .bind(opt_text(entry.run_id.as_deref()))
-        .bind(opt_text(entry.task_id.as_deref()))
-        .bind(json(&entry.extra));
-    store.execute(statement).await.map(drop)
+        SELECT at, actor, event, dag_id, run_id, task_id, extra::json
+        FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+            AS e (at, actor, event, dag_id, run_id, task_id, extra)";
+    query(SQL)
+        .bind(column(entries, |e| e.at))
+        .bind(column(entries, |e| text(&e.actor)))
+        .bind(column(entries, |e| text(&e.event)))
+        .bind(column(entries, |e| opt_text(e.dag_id.as_deref())))
+        .bind(column(entries, |e| opt_text(e.run_id.as_deref())))
+        .bind(column(entries, |e| opt_text(e.task_id.as_deref())))
+        .bind(column(entries, |e| json(&e.extra)))
 }
 
 pub(super) async fn audit(store: &PgStore, limit: i64, offset: i64) -> StoreResult<Page<AuditRow>> {

@@ -3,6 +3,7 @@
 use super::total;
 use crate::{
     PgStore,
+    bind::column,
     rows::{decode, decode_optional, run_columns},
 };
 use gristmill_common::{ids::RunPk, row::RunRow};
@@ -22,13 +23,13 @@ pub(super) async fn run(
     decode_optional(store.optional(query(SQL).bind(dag_id).bind(run_id)).await?)
 }
 
-pub(super) async fn run_by_pk(store: &PgStore, run: RunPk) -> StoreResult<Option<RunRow>> {
+pub(super) async fn runs_by_pk(store: &PgStore, runs: &[RunPk]) -> StoreResult<Vec<RunRow>> {
     const SQL: &str = concat!(
         "SELECT ",
         run_columns!(),
-        " FROM dag_runs r WHERE r.pk = $1"
+        " FROM dag_runs r WHERE r.pk = ANY($1)"
     );
-    decode_optional(store.optional(query(SQL).bind(run.0)).await?)
+    decode(&store.all(query(SQL).bind(column(runs, |r| r.0))).await?)
 }
 
 pub(super) async fn runs(store: &PgStore, filter: &RunFilter) -> StoreResult<Page<RunRow>> {

@@ -10,75 +10,104 @@ use chrono::TimeDelta;
 use gristmill_common::{ids::RunPk, row::RunRow};
 use gristmill_store::{NewRun, StoreError, StoreResult};
 use sqlx::{postgres::PgRow, query};
+use std::collections::HashMap;
 
 /// Hours after which an idempotency key does not count any more.
 pub(super) const IDEMPOTENCY_HOURS: i64 = 24;
 
-pub(super) async fn insert(tx: &mut PgTx, run: &NewRun) -> StoreResult<RunPk> {
+pub(super) async fn insert(tx: &mut PgTx, runs: &[NewRun]) -> StoreResult<Vec<Option<RunPk>>> {
     // A conflict of any unique key inserts nothing, and leaves the transaction usable.
     const SQL: &str = "
         WITH inserted AS (
             INSERT INTO dag_runs (dag_id, run_id, version_pk, state, run_type, triggered_by, logical_date,
                 data_interval_start, data_interval_end, run_after, queued_at, timeout_ms, conf, params, note,
                 max_active_tasks)
-            VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $11, $12::json, $13::json, $14, $15)
-            ON CONFLICT DO NOTHING RETURNING pk)
-        SELECT pk, pg_notify($16, '')::text FROM inserted";
-    let statement = query(SQL)
-        .bind(&run.dag_id)
-        .bind(&run.run_id)
-        .bind(run.version.0)
-        .bind(run.run_type.as_str())
-        .bind(text(&run.triggered_by))
-        .bind(run.logical_date)
-        .bind(run.data_interval_start)
-        .bind(run.data_interval_end)
-        .bind(run.run_after)
-        .bind(tx.now)
-        .bind(run.timeout_ms)
-        .bind(json(&run.conf))
-        .bind(json(&run.params))
-        .bind(opt_text(run.note.as_deref()))
-        .bind(run.max_active_tasks)
-        .bind(CHANNEL);
-    let Some(row) = tx.optional(statement).await? else {
-        return Err(StoreError::Exists {
-            what: "run",
-            name: run.run_id.clone(),
-        });
-    };
-    let pk = RunPk(get(&row, "pk")?);
-    if let Some((key, hash)) = &run.idempotency {
-        insert_idempotency_key(tx, run, pk, key, hash).await?;
+            SELECT dag_id, run_id, version_pk, 'queued', run_type, triggered_by, logical_date,
+                data_interval_start, data_interval_end, run_after, $1, timeout_ms, conf::json, params::json, note,
+                max_active_tasks
+            FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::timestamptz[],
+                    $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::bigint[], $12::text[], $13::text[],
+                    $14::text[], $15::int[])
+                WITH ORDINALITY AS n (dag_id, run_id, version_pk, run_type, triggered_by, logical_date,
+                    data_interval_start, data_interval_end, run_after, timeout_ms, conf, params, note,
+                    max_active_tasks, place)
+            ORDER BY place
+            ON CONFLICT DO NOTHING RETURNING pk, dag_id, run_id),
+        told AS (SELECT pg_notify($16, '') WHERE EXISTS (SELECT FROM inserted))
+        SELECT pk, dag_id, run_id FROM inserted LEFT JOIN told ON true";
+    if runs.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(pk)
+    let statement = query(SQL)
+        .bind(tx.now)
+        .bind(column(runs, |r| r.dag_id.as_str()))
+        .bind(column(runs, |r| r.run_id.as_str()))
+        .bind(column(runs, |r| r.version.0))
+        .bind(column(runs, |r| r.run_type.as_str()))
+        .bind(column(runs, |r| text(&r.triggered_by)))
+        .bind(column(runs, |r| r.logical_date))
+        .bind(column(runs, |r| r.data_interval_start))
+        .bind(column(runs, |r| r.data_interval_end))
+        .bind(column(runs, |r| r.run_after))
+        .bind(column(runs, |r| r.timeout_ms))
+        .bind(column(runs, |r| json(&r.conf)))
+        .bind(column(runs, |r| json(&r.params)))
+        .bind(column(runs, |r| opt_text(r.note.as_deref())))
+        .bind(column(runs, |r| r.max_active_tasks))
+        .bind(CHANNEL);
+    let mut keys: HashMap<(String, String), RunPk> = HashMap::new();
+    for row in tx.all(statement).await? {
+        keys.insert(
+            (get(&row, "dag_id")?, get(&row, "run_id")?),
+            RunPk(get(&row, "pk")?),
+        );
+    }
+    // Of two of one name the first was inserted.
+    let inserted: Vec<Option<RunPk>> = runs
+        .iter()
+        .map(|r| keys.remove(&(r.dag_id.clone(), r.run_id.clone())))
+        .collect();
+    insert_idempotency_keys(tx, runs, &inserted).await?;
+    Ok(inserted)
 }
 
-async fn insert_idempotency_key(
+async fn insert_idempotency_keys(
     tx: &mut PgTx,
-    run: &NewRun,
-    pk: RunPk,
-    key: &str,
-    hash: &str,
+    runs: &[NewRun],
+    inserted: &[Option<RunPk>],
 ) -> StoreResult<()> {
     const SQL: &str = "
-        INSERT INTO idempotency_keys AS k (dag_id, key, request_hash, run_pk, created_at) VALUES ($1, $2, $3, $4, $5)
+        INSERT INTO idempotency_keys AS k (dag_id, key, request_hash, run_pk, created_at)
+        SELECT dag_id, key, request_hash, run_pk, $1
+        FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[]) AS n (dag_id, key, request_hash, run_pk)
         ON CONFLICT (dag_id, key) DO UPDATE
             SET request_hash = excluded.request_hash, run_pk = excluded.run_pk, created_at = excluded.created_at
-            WHERE k.created_at < $6";
+            WHERE k.created_at < $2";
+    let keyed: Vec<(&str, &str, &str, RunPk)> = runs
+        .iter()
+        .zip(inserted)
+        .filter_map(|(run, pk)| {
+            let (key, hash) = run.idempotency.as_ref()?;
+            Some((run.dag_id.as_str(), key.as_str(), hash.as_str(), (*pk)?))
+        })
+        .collect();
+    if keyed.is_empty() {
+        return Ok(());
+    }
     let statement = query(SQL)
-        .bind(&run.dag_id)
-        .bind(text(key))
-        .bind(hash)
-        .bind(pk.0)
         .bind(tx.now)
-        .bind(tx.now - TimeDelta::hours(IDEMPOTENCY_HOURS));
-    if tx.execute(statement).await?.rows_affected() == 0 {
-        // Another request with this key was faster. This run must not stay.
-        tx.failed = Some(format!("idempotency key {key:?} is taken"));
+        .bind(tx.now - TimeDelta::hours(IDEMPOTENCY_HOURS))
+        .bind(column(&keyed, |k| k.0))
+        .bind(column(&keyed, |k| text(k.1)))
+        .bind(column(&keyed, |k| k.2))
+        .bind(column(&keyed, |k| k.3.0));
+    let written = tx.execute(statement).await?.rows_affected();
+    if written < keyed.len() as u64 {
+        // Another request with such a key was faster. These runs must not stay.
+        tx.failed = Some("an idempotency key is taken".to_owned());
         return Err(StoreError::Exists {
             what: "idempotency key",
-            name: key.to_owned(),
+            name: keyed[0].1.to_owned(),
         });
     }
     Ok(())

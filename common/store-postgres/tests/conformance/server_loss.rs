@@ -60,7 +60,7 @@ async fn operations_fail_while_the_server_is_dead_and_work_when_it_is_back() {
     wait::until("a change is heard", Duration::from_secs(20), async || {
         let asked = Instant::now();
         let (_, told) = tokio::join!(
-            store.run_changed(Duration::from_secs(2)),
+            store.run_changed(store.run_changes(), Duration::from_secs(2)),
             database.sql("NOTIFY gm_runs")
         );
         told.unwrap();

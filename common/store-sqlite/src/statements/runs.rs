@@ -87,7 +87,18 @@ impl From<RunRecord> for RunRow {
 pub(super) const IDEMPOTENCY: chrono::TimeDelta = chrono::TimeDelta::hours(24);
 
 impl Session {
-    pub(crate) async fn insert_run(&mut self, run: &NewRun) -> StoreResult<RunPk> {
+    pub(crate) async fn insert_runs(&mut self, runs: &[NewRun]) -> StoreResult<Vec<Option<RunPk>>> {
+        let mut inserted = Vec::with_capacity(runs.len());
+        for run in runs {
+            inserted.push(match self.insert_run(run).await {
+                Err(StoreError::Exists { .. }) => None,
+                other => Some(other?),
+            });
+        }
+        Ok(inserted)
+    }
+
+    async fn insert_run(&mut self, run: &NewRun) -> StoreResult<RunPk> {
         const INSERT: &str = "
             INSERT INTO dag_runs (dag_id, run_id, version, state, run_type, triggered_by, logical_date,
                 data_interval_start, data_interval_end, run_after, queued_at, timeout_ms, conf, params, note,

@@ -1,7 +1,7 @@
 //! Runs.
 
 use super::bed::{Bed, after, manual_run};
-use crate::{Backend, NewRun, StoreError, Tx};
+use crate::{AuditRow, Backend, NewRun, Reads, Store, StoreError, Trigger, Triggered, Tx};
 use futures::future::join_all;
 use gristmill_common::{ids::RunPk, row::RunType, state::RunState};
 use serde_json::{Map, Value, json};
@@ -121,6 +121,65 @@ pub async fn a_run_keeps_its_columns<B: Backend>(store: B) {
         (0, 0, 0, 0)
     );
     assert!((row.queued_at - after(0)).abs() < chrono::TimeDelta::seconds(5));
+}
+
+pub async fn runs_asked_for_together_are_each_answered<B: Backend>(store: B) {
+    let bed = Bed::new(store).await;
+    let dag = bed.dag("d").await;
+    let earlier = bed.insert_run(&manual_run(&dag, "taken")).await;
+    let ask = |run_id: &str, key: Option<(&str, &str)>| Trigger {
+        run: NewRun {
+            idempotency: key.map(|(key, hash)| (key.to_owned(), hash.to_owned())),
+            ..manual_run(&dag, run_id)
+        },
+        audit: Some(AuditRow {
+            at: after(0),
+            actor: "ada".to_owned(),
+            event: "trigger".to_owned(),
+            dag_id: Some("d".to_owned()),
+            run_id: Some(run_id.to_owned()),
+            task_id: None,
+            extra: Value::Null,
+        }),
+    };
+    let asked = [
+        ask("a", None),
+        ask("taken", None),
+        ask("b", Some(("key", "one"))),
+        ask("c", Some(("key", "one"))),
+        ask("d", Some(("key", "two"))),
+        ask("a", None),
+    ];
+    let answers = bed.trigger(&asked).await.unwrap();
+    let [Ok(a), Err(taken), Ok(b), Ok(c), Err(used), Err(twice)] = &answers[..] else {
+        panic!("{answers:?}");
+    };
+    assert!(matches!(a, Triggered::Accepted { run, .. } if *run > earlier));
+    assert!(matches!(taken, StoreError::Exists { .. }), "{taken}");
+    assert!(matches!(b, Triggered::Accepted { .. }));
+    assert_eq!(*c, Triggered::Repeated { run: b.run() });
+    assert!(matches!(used, StoreError::Refused(_)), "{used}");
+    assert!(matches!(twice, StoreError::Exists { .. }), "{twice}");
+    let rows = bed.runs_by_pk(&[a.run(), b.run()]).await.unwrap();
+    let Triggered::Accepted { run, at } = *a else {
+        unreachable!()
+    };
+    assert!(
+        rows.contains(&asked[0].run.clone().accepted(run, at)),
+        "{rows:?}"
+    );
+    assert_eq!(bed.run("d", "c").await.unwrap(), None);
+    assert_eq!(bed.run("d", "d").await.unwrap(), None);
+    // Only what was made is in the audit log.
+    let audit = bed.audit(10, 0).await.unwrap();
+    let made: Vec<_> = audit.rows.iter().map(|e| e.run_id.as_deref()).collect();
+    assert_eq!(made, [Some("b"), Some("a")]);
+    // The same again, later: nothing is made.
+    let again = bed.trigger(&asked[2..4]).await.unwrap();
+    for answer in again {
+        assert_eq!(answer.unwrap(), Triggered::Repeated { run: b.run() });
+    }
+    assert_eq!(bed.audit(10, 0).await.unwrap().total, 2);
 }
 
 pub async fn idempotency_keys_are_remembered<B: Backend>(store: B) {
@@ -298,7 +357,8 @@ pub async fn inserting_and_ending_wake_waiters<B: Backend>(store: B) {
     // What happened so far; a wake without cause is allowed, hence until one waits its time out.
     loop {
         let asked = Instant::now();
-        bed.run_changed(Duration::from_millis(300)).await;
+        bed.run_changed(bed.run_changes(), Duration::from_millis(300))
+            .await;
         if asked.elapsed() >= Duration::from_millis(300) {
             break;
         }
@@ -307,13 +367,19 @@ pub async fn inserting_and_ending_wake_waiters<B: Backend>(store: B) {
                  change: std::pin::Pin<Box<dyn Future<Output = RunPk> + Send>>| {
         let bed = bed.clone();
         async move {
+            let seen = bed.run_changes();
+            // One who waits already, and one who comes late with an old cursor.
+            let early = bed.clone();
             let waits = tokio::spawn(async move {
                 let asked = Instant::now();
-                bed.run_changed(LONG).await;
+                early.run_changed(seen, LONG).await;
                 asked.elapsed()
             });
             let run = change.await;
             assert!(waits.await.unwrap() < LONG, "{what} wakes nobody");
+            let asked = Instant::now();
+            bed.run_changed(seen, LONG).await;
+            assert!(asked.elapsed() < LONG, "{what} was missed");
             run
         }
     };

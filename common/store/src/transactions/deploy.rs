@@ -2,8 +2,7 @@
 
 use crate::{
     Backend, LimitKey, StoreError, StoreResult, Tx,
-    records::{DagRow, NewDagVersion, NewRun, VersionRow},
-    store::Triggered,
+    records::{DagRow, NewDagVersion, VersionRow},
 };
 use gristmill_common::{spec::DagSpec, timetable::Timetable};
 
@@ -58,29 +57,4 @@ pub(super) fn plan_next(
     dag.next_interval_start = next.as_ref().map(|n| n.interval_start);
     dag.next_interval_end = next.as_ref().map(|n| n.interval_end);
     Ok(())
-}
-
-pub(crate) async fn trigger<B: Backend>(store: &B, new: &NewRun) -> StoreResult<Triggered> {
-    let mut tx = store.begin().await?;
-    if let Some((key, request)) = &new.idempotency {
-        // The DAG's lock makes two requests with one key take turns.
-        tx.lock_dag(&new.dag_id).await?;
-        if let Some((run, earlier)) = tx.run_by_idempotency_key(&new.dag_id, key).await? {
-            if earlier != *request {
-                return Err(StoreError::Refused(format!(
-                    "the idempotency key {key:?} was used with another request; take a new key, or send the same request"
-                )));
-            }
-            return Ok(Triggered {
-                run,
-                repeated: true,
-            });
-        }
-    }
-    let run = tx.insert_run(new).await?;
-    tx.commit().await?;
-    Ok(Triggered {
-        run,
-        repeated: false,
-    })
 }

@@ -4,5 +4,6 @@ mod cases;
 mod harness;
 mod limits;
 mod mapping;
-mod properties;
+mod simulation;
 mod stops;
+mod work;

@@ -1,14 +1,14 @@
-//! A store of maps, with the same steps as `gristmill-store`'s transactions, that checks every counter and limit against
-//! the truth after each of them.
+//! A store of maps, with the same steps as `gristmill-store`'s transactions, that checks every counter and limit, and the
+//! work done, against the truth after each of them.
 
 use crate::{
     engine::{
-        Command, Plan, WorkingSet, dispatch, dispatch_limits, expand, expansion_values, settle,
-        start_run,
+        Command, ComposeError, Plan, WorkingSet, compose, dispatch, dispatch_limits, expand,
+        expansion_values, settle, start_run,
     },
-    ids::{Dispatch, Fence, RunPk, TaskIdx, TiPk, UNMAPPED, VersionPk},
+    ids::{RunPk, TaskIdx, TiPk, UNMAPPED, VersionPk},
     limit::{LimitKey, LimitRow},
-    message::{Ending, Finished, Started, XcomOut},
+    message::{Ending, Sealed, WorkMessage},
     row::{AttemptRow, RunRow, RunType, TiRow, XcomValue},
     spec::DagSpec,
     state::{RunState, TaskState},
@@ -23,30 +23,58 @@ use std::{
 };
 use uuid::Uuid;
 
+mod commands;
+mod truth;
+
+pub(super) use commands::*;
+
 pub(super) const RUN: RunPk = RunPk(1);
 
 /// What one transaction asked for beside its writes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Outcome {
     pub(super) stale: usize,
     pub(super) to_cancel: Vec<TiPk>,
     pub(super) ended_runs: Vec<RunPk>,
     pub(super) dispatched: Vec<TiPk>,
+    /// Those of the dispatched whose message could not be made: they have failed for good.
+    pub(super) undeliverable: Vec<TiPk>,
     /// Whether any run was written.
     pub(super) wrote_runs: bool,
+    pub(super) work: Work,
+}
+
+/// What a transaction cost.
+#[derive(Debug, Default, PartialEq, Clone)]
+pub(super) struct Work {
+    /// Times that nodes were asked for.
+    pub(super) loads: usize,
+    /// Nodes that were loaded for an ending above them.
+    pub(super) nodes_loaded: usize,
+    pub(super) rows_written: usize,
+    pub(super) edges_counted: u64,
+    /// Tasks of instances that came into being as ended: mapped `empty` ones.
+    born_ended: Vec<(RunPk, TaskIdx)>,
 }
 
 pub(super) struct World {
     pub(super) now: DateTime<Utc>,
-    pub(super) plan: Arc<Plan>,
+    /// Without an epoch nothing is dispatched.
+    pub(super) epoch: Option<i64>,
+    pub(super) plans: BTreeMap<RunPk, Arc<Plan>>,
     pub(super) runs: BTreeMap<RunPk, RunRow>,
     pub(super) tis: BTreeMap<TiPk, TiRow>,
+    by_task: BTreeMap<(RunPk, TaskIdx), Vec<TiPk>>,
     pub(super) limits: BTreeMap<LimitKey, LimitRow>,
     pub(super) attempts: Vec<AttemptRow>,
+    ended_attempts: HashSet<(TiPk, i32)>,
     pub(super) edges_counted: u64,
     /// Times that nodes were asked for.
     pub(super) loads: usize,
-    xcoms: HashMap<(String, String), Value>,
+    work: Work,
+    /// Off for worlds that are too large to be recounted after every transaction.
+    pub(super) recount: bool,
+    xcoms: BTreeMap<RunPk, Pulled>,
 }
 
 /// A task: its JSON merged over `{"task_id": …, "noop": {}}`.
@@ -75,57 +103,75 @@ impl World {
         world
     }
 
-    pub(super) fn of(spec: DagSpec, runs: i64) -> Self {
-        let mut limits = BTreeMap::new();
-        let mut limit = |key: LimitKey, cap: i64| {
-            let row = LimitRow {
-                key: key.clone(),
-                cap,
-                used: 0,
-                paused: false,
-            };
-            limits.insert(key, row);
+    /// Queued runs of one DAG, with keys from 1.
+    pub(super) fn of(spec: DagSpec, runs: usize) -> Self {
+        Self::of_dags(vec![(spec, runs)])
+    }
+
+    /// Queued runs of several DAGs, with keys from 1 in this order.
+    pub(super) fn of_dags(dags: Vec<(DagSpec, usize)>) -> Self {
+        let mut world = Self {
+            now: DateTime::UNIX_EPOCH,
+            epoch: Some(1),
+            plans: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            tis: BTreeMap::new(),
+            by_task: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            attempts: Vec::new(),
+            ended_attempts: HashSet::new(),
+            edges_counted: 0,
+            loads: 0,
+            work: Work::default(),
+            recount: true,
+            xcoms: BTreeMap::new(),
         };
-        limit(
-            LimitKey::DagRuns {
-                dag_id: spec.dag_id.clone(),
-            },
-            i64::from(spec.max_active_runs),
-        );
-        limit(LimitKey::pool("default_pool"), 128);
-        for task in &spec.tasks {
-            limit(LimitKey::queue(&task.queue), 1000);
-            if let Some(cap) = task.max_active_tis_per_dag {
-                let key = LimitKey::Task {
-                    dag_id: spec.dag_id.clone(),
-                    task_id: task.task_id.clone(),
-                };
-                limit(key, i64::from(cap));
-            }
-            if let Some(cap) = task.max_active_tis_per_dagrun {
-                for run in 1..=runs {
-                    let key = LimitKey::TaskInRun {
-                        run: RunPk(run),
+        world.pool("default_pool", 128);
+        for (version, (spec, runs)) in (1..).zip(dags) {
+            let plan = Arc::new(Plan::new(VersionPk(version), spec, None));
+            let dag_id = &plan.spec.dag_id;
+            let key = LimitKey::DagRuns {
+                dag_id: dag_id.clone(),
+            };
+            world.limit(key, i64::from(plan.spec.max_active_runs));
+            for task in &plan.spec.tasks {
+                world.limit(LimitKey::queue(&task.queue), 1000);
+                if let Some(cap) = task.max_active_tis_per_dag {
+                    let key = LimitKey::Task {
+                        dag_id: dag_id.clone(),
                         task_id: task.task_id.clone(),
                     };
-                    limit(key, i64::from(cap));
+                    world.limit(key, i64::from(cap));
                 }
             }
+            for _ in 0..runs {
+                world.add_run(&plan);
+            }
         }
-        let now = DateTime::UNIX_EPOCH;
-        let row = |pk| RunRow {
-            pk: RunPk(pk),
-            dag_id: spec.dag_id.clone(),
+        world
+    }
+
+    fn add_run(&mut self, plan: &Arc<Plan>) {
+        let pk = RunPk(self.runs.len() as i64 + 1);
+        for task in &plan.spec.tasks {
+            if let Some(cap) = task.max_active_tis_per_dagrun {
+                let task_id = task.task_id.clone();
+                self.limit(LimitKey::TaskInRun { run: pk, task_id }, i64::from(cap));
+            }
+        }
+        let row = RunRow {
+            pk,
+            dag_id: plan.spec.dag_id.clone(),
             run_id: format!("r{pk}"),
-            version: VersionPk(1),
+            version: plan.version,
             state: RunState::Queued,
             run_type: RunType::Manual,
             triggered_by: String::new(),
             logical_date: None,
             data_interval_start: None,
             data_interval_end: None,
-            run_after: now,
-            queued_at: now,
+            run_after: self.now,
+            queued_at: self.now,
             started_at: None,
             ended_at: None,
             conf: Map::new(),
@@ -133,27 +179,17 @@ impl World {
             note: None,
             cancelled: false,
             stop_reason: None,
-            max_active_tasks: spec.max_active_tasks as i32,
+            max_active_tasks: plan.spec.max_active_tasks as i32,
             active_tasks: 0,
             ready_tasks: 0,
             unfinished_tasks: 0,
             failed_leaves: 0,
         };
-        Self {
-            now,
-            runs: (1..=runs).map(|pk| (RunPk(pk), row(pk))).collect(),
-            tis: BTreeMap::new(),
-            limits,
-            attempts: Vec::new(),
-            edges_counted: 0,
-            loads: 0,
-            xcoms: HashMap::new(),
-            plan: Arc::new(Plan::new(VersionPk(1), spec, None)),
-        }
+        self.runs.insert(pk, row);
+        self.plans.insert(pk, plan.clone());
     }
 
-    pub(super) fn pool(&mut self, name: &str, cap: i64) {
-        let key = LimitKey::pool(name);
+    fn limit(&mut self, key: LimitKey, cap: i64) {
         let row = LimitRow {
             key: key.clone(),
             cap,
@@ -163,29 +199,42 @@ impl World {
         self.limits.insert(key, row);
     }
 
-    fn working_set(&self, runs: impl IntoIterator<Item = RunPk>) -> WorkingSet {
+    pub(super) fn pool(&mut self, name: &str, cap: i64) {
+        self.limit(LimitKey::pool(name), cap);
+    }
+
+    // ---- Transactions
+
+    fn working_set(&mut self, runs: impl IntoIterator<Item = RunPk>) -> WorkingSet {
+        self.work = Work::default();
         let mut ws = WorkingSet::new(self.now);
         for run in runs {
             if let Some(row) = self.runs.get(&run) {
-                ws.add_run(row.clone(), self.plan.clone());
+                ws.add_run(row.clone(), self.plans[&run].clone());
             }
         }
         ws
     }
 
-    /// Starts queued runs as `max_active_runs` has room, and dispatches nothing.
+    /// Starts queued runs as each DAG's `max_active_runs` has room, and dispatches nothing.
     pub(super) fn start(&mut self) -> Outcome {
-        let key = LimitKey::DagRuns {
-            dag_id: self.plan.spec.dag_id.clone(),
-        };
-        let room = self.limits[&key].free();
-        let queued: Vec<RunPk> = self
+        let mut room: BTreeMap<&str, i64> = BTreeMap::new();
+        let mut queued: Vec<RunPk> = Vec::new();
+        for run in self
             .runs
             .values()
             .filter(|run| run.state == RunState::Queued)
-            .map(|run| run.pk)
-            .take(usize::try_from(room).unwrap())
-            .collect();
+        {
+            let key = LimitKey::DagRuns {
+                dag_id: run.dag_id.clone(),
+            };
+            let free = self.limits[&key].free();
+            let left = room.entry(&run.dag_id).or_insert(free);
+            if *left > 0 {
+                *left -= 1;
+                queued.push(run.pk);
+            }
+        }
         let mut ws = self.working_set(queued.iter().copied());
         for &run in &queued {
             for row in start_run(&mut ws, run).unwrap() {
@@ -205,6 +254,8 @@ impl World {
     fn insert(&mut self, row: &TiRow) -> TiPk {
         let pk = TiPk(self.tis.len() as i64 + 1);
         self.tis.insert(pk, TiRow { pk, ..row.clone() });
+        let of_task = self.by_task.entry((row.run, row.task_idx)).or_default();
+        of_task.push(pk);
         pk
     }
 
@@ -223,7 +274,7 @@ impl World {
         self.finish(ws, &ready)
     }
 
-    fn applied(&self, commands: &[Command]) -> WorkingSet {
+    fn applied(&mut self, commands: &[Command]) -> WorkingSet {
         let mut ws = self.working_set(commands.iter().map(Command::run));
         for ti in commands.iter().filter_map(Command::ti) {
             if let Some(row) = self.tis.get(&ti) {
@@ -255,7 +306,8 @@ impl World {
 
     /// Dispatches what is ready, best first.
     pub(super) fn dispatch(&mut self) -> Outcome {
-        let mut ws = self.working_set(self.runs.keys().copied());
+        let runs: Vec<RunPk> = self.runs.keys().copied().collect();
+        let mut ws = self.working_set(runs);
         for row in self.tis.values() {
             ws.add_ti(row.clone());
         }
@@ -266,19 +318,58 @@ impl World {
     fn finish(&mut self, mut ws: WorkingSet, candidates: &[TiPk]) -> Outcome {
         self.settle(&mut ws);
         self.insert_expanded(&mut ws);
+        let candidates = if self.epoch.is_some() {
+            candidates
+        } else {
+            &[]
+        };
         let keys = dispatch_limits(&ws, candidates);
         let limits: Vec<LimitRow> = keys
             .iter()
             .filter_map(|key| self.limits.get(key).cloned())
             .collect();
         let now = self.now;
-        let dispatched = dispatch(&mut ws, candidates, &limits, || DispatchTerms {
-            now,
-            claim_by: now + Duration::minutes(5),
-            epoch: 1,
-            attempt: Uuid::now_v7(),
+        let epoch = self.epoch.unwrap_or_default();
+        let mut attempt = self.attempts.len() as u128 * 1_000_000;
+        let dispatched = dispatch(&mut ws, candidates, &limits, || {
+            attempt += 1;
+            DispatchTerms {
+                now,
+                claim_by: now + Duration::minutes(5),
+                epoch,
+                attempt: Uuid::from_u128(attempt),
+            }
         });
-        self.commit(ws, dispatched)
+        let undeliverable = self.compose(&mut ws, &dispatched);
+        self.settle(&mut ws);
+        self.insert_expanded(&mut ws);
+        self.commit(ws, dispatched, undeliverable)
+    }
+
+    /// Makes the messages; an instance whose message cannot be made fails.
+    fn compose(&mut self, ws: &mut WorkingSet, dispatched: &[TiPk]) -> Vec<TiPk> {
+        let mut undeliverable = Vec::new();
+        for &ti in dispatched {
+            let row = ws.ti(ti).unwrap().clone();
+            match compose(ws, ti, &[], Sealed::default(), String::new()) {
+                Ok(out) => {
+                    let message: WorkMessage = serde_json::from_str(&out.body).unwrap();
+                    let told = (message.dispatch, message.try_number, message.max_tries);
+                    assert_eq!(told, (row.dispatch(), row.try_number, row.max_tries));
+                    assert_eq!(
+                        (message.map_index, message.map),
+                        (row.map_index, row.map_values)
+                    );
+                    assert_eq!((out.dispatch, &out.queue), (message.dispatch, &row.queue));
+                }
+                Err(ComposeError::TooLarge { .. }) => {
+                    ws.apply(&finished(&row, Ending::FailedForGood));
+                    undeliverable.push(ti);
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        undeliverable
     }
 
     fn settle(&mut self, ws: &mut WorkingSet) {
@@ -286,12 +377,14 @@ impl World {
             let missing = settle(ws);
             if !missing.is_empty() {
                 self.loads += 1;
+                self.work.loads += 1;
+                self.work.nodes_loaded += missing.len();
                 for (run, idx) in missing {
-                    let node = self
-                        .tis
-                        .values()
-                        .find(|row| row.run == run && row.task_idx == idx && row.is_node());
-                    ws.add_ti(node.unwrap().clone());
+                    let of_task = &self.by_task[&(run, idx)];
+                    let node = of_task.iter().map(|ti| &self.tis[ti]);
+                    let node = node.clone().find(|row| row.is_node()).unwrap();
+                    assert!(!ws.has_node(run, idx), "asked for what is there");
+                    ws.add_ti(node.clone());
                     assert!(ws.has_node(run, idx));
                 }
                 continue;
@@ -301,7 +394,9 @@ impl World {
             }
             self.keep_xcoms(ws);
             for node in std::mem::take(&mut ws.to_expand) {
-                let values = expansion_values(ws, node, Arc::new(Pulled(self.xcoms.clone())));
+                let run = ws.ti(node).unwrap().run;
+                let xcoms = self.xcoms.get(&run).cloned().unwrap_or_default();
+                let values = expansion_values(ws, node, Arc::new(xcoms));
                 expand(ws, node, values);
             }
         }
@@ -309,22 +404,35 @@ impl World {
 
     fn keep_xcoms(&mut self, ws: &mut WorkingSet) {
         for x in std::mem::take(&mut ws.xcoms) {
-            let task_id = self.plan.task(x.task_idx).unwrap().task_id.clone();
+            let task_id = self.plans[&x.run].task(x.task_idx).unwrap().task_id.clone();
             if let XcomValue::Inline(value) = x.value {
-                self.xcoms.insert((task_id, x.key), value);
+                let of_run = &mut self.xcoms.entry(x.run).or_default().0;
+                let of_task = of_run.entry((task_id, x.key)).or_default();
+                let before = of_task.insert(x.map_index, value);
+                assert!(before.is_none(), "only one attempt's XComs are accepted");
             }
         }
     }
 
     fn insert_expanded(&mut self, ws: &mut WorkingSet) {
         for row in std::mem::take(&mut ws.inserts) {
+            if row.state.is_finished() {
+                self.work.born_ended.push((row.run, row.task_idx));
+            }
             let pk = self.insert(&row);
             ws.add_ti(TiRow { pk, ..row });
         }
     }
 
-    fn commit(&mut self, mut ws: WorkingSet, dispatched: Vec<TiPk>) -> Outcome {
+    fn commit(
+        &mut self,
+        mut ws: WorkingSet,
+        dispatched: Vec<TiPk>,
+        undeliverable: Vec<TiPk>,
+    ) -> Outcome {
         self.keep_xcoms(&mut ws);
+        self.work.edges_counted = ws.edges_counted;
+        self.check_work(&ws);
         for change in ws.changes() {
             let row = self.tis.get_mut(&change.row.pk).unwrap();
             assert_eq!(
@@ -333,6 +441,7 @@ impl World {
             );
             assert!(change.row.fence >= row.fence, "fences only rise");
             *row = change.row;
+            self.work.rows_written += 1;
         }
         let changed_runs = ws.changed_runs();
         let wrote_runs = !changed_runs.is_empty();
@@ -340,11 +449,8 @@ impl World {
             self.runs.insert(run.pk, run);
         }
         for attempt in &ws.attempts {
-            let twice = self
-                .attempts
-                .iter()
-                .any(|a| (a.ti, a.try_number) == (attempt.ti, attempt.try_number));
-            assert!(!twice, "an attempt ends once: {attempt:?}");
+            let is_news = self.ended_attempts.insert((attempt.ti, attempt.try_number));
+            assert!(is_news, "an attempt ends once: {attempt:?}");
             self.attempts.push(attempt.clone());
         }
         for (key, n) in ws.spent.iter().filter(|(_, n)| **n != 0) {
@@ -354,148 +460,38 @@ impl World {
             assert!(*n < 0 || limit.used <= limit.cap, "{limit:?} by {n}");
         }
         self.edges_counted += ws.edges_counted;
-        self.check();
+        if self.recount {
+            self.check();
+        }
+        self.check_room(&dispatched);
         Outcome {
             stale: ws.stale,
             to_cancel: ws.to_cancel,
             ended_runs: ws.ended_runs,
             dispatched,
+            undeliverable,
             wrote_runs,
+            work: self.work.clone(),
         }
-    }
-
-    /// Recomputes everything that is counted.
-    fn check(&self) {
-        let mut used: BTreeMap<LimitKey, i64> = BTreeMap::new();
-        for run in self.runs.values() {
-            let rows: Vec<&TiRow> = self.tis.values().filter(|row| row.run == run.pk).collect();
-            let count = |test: &dyn Fn(&TiRow) -> bool| {
-                rows.iter()
-                    .filter(|row| row.is_visible() && test(row))
-                    .count() as i32
-            };
-            if run.state == RunState::Running {
-                let key = LimitKey::DagRuns {
-                    dag_id: run.dag_id.clone(),
-                };
-                *used.entry(key).or_default() += 1;
-            }
-            let bad =
-                |row: &TiRow| matches!(row.state, TaskState::Failed | TaskState::UpstreamFailed);
-            assert_eq!(
-                run.unfinished_tasks,
-                count(&|row| !row.state.is_finished()),
-                "unfinished"
-            );
-            assert_eq!(
-                run.ready_tasks,
-                count(&|row| row.state == TaskState::Scheduled),
-                "ready"
-            );
-            assert_eq!(run.active_tasks, count(&|row| row.occupies), "active");
-            assert_eq!(
-                run.failed_leaves,
-                count(&|row| bad(row) && self.plan.is_leaf(row.task_idx)),
-                "failed leaves"
-            );
-            assert!(run.active_tasks <= run.max_active_tasks);
-            assert_eq!(
-                run.state == RunState::Running,
-                run.unfinished_tasks > 0,
-                "{:?}",
-                run.state
-            );
-            for row in rows {
-                self.check_row(row);
-                for (key, n) in self.slots(row) {
-                    *used.entry(key).or_default() += n;
-                }
-            }
-        }
-        for limit in self.limits.values() {
-            assert_eq!(
-                limit.used,
-                used.remove(&limit.key).unwrap_or(0),
-                "{:?}",
-                limit.key
-            );
-        }
-        assert!(used.is_empty(), "limits without a row are used: {used:?}");
-        assert!(self.edges_counted <= self.edges_at_most());
-    }
-
-    fn check_row(&self, row: &TiRow) {
-        assert_eq!(row.occupies, row.state.is_dispatched(), "{row:?}");
-        assert_eq!(row.state == TaskState::UpForRetry, row.next_at.is_some());
-        assert!(
-            !row.state.is_finished() || row.ended_at.is_some(),
-            "{row:?}"
-        );
-        if row.state != TaskState::None || !row.is_visible() {
-            return;
-        }
-        // The counters of a node that still waits are exact.
-        let upstreams: Vec<&TiRow> = self
-            .plan
-            .graph
-            .upstream(row.task_idx)
-            .iter()
-            .flat_map(|up| self.instances(row.run, *up))
-            .collect();
-        let count = |state| upstreams.iter().filter(|up| up.state == state).count() as i32;
-        assert_eq!(row.counters.total, upstreams.len() as i32);
-        assert_eq!(row.counters.success, count(TaskState::Success));
-        assert_eq!(row.counters.failed, count(TaskState::Failed));
-        assert_eq!(
-            row.counters.upstream_failed,
-            count(TaskState::UpstreamFailed)
-        );
-        assert_eq!(row.counters.skipped, count(TaskState::Skipped));
-    }
-
-    fn slots(&self, row: &TiRow) -> Vec<(LimitKey, i64)> {
-        let mut slots = Vec::new();
-        if row.state == TaskState::Queued {
-            slots.push((LimitKey::queue(&row.queue), 1));
-        }
-        if row.occupies {
-            let task = self.plan.task(row.task_idx).unwrap();
-            slots.push((LimitKey::pool(&row.pool), i64::from(row.pool_slots)));
-            let (dag_id, task_id) = (self.plan.spec.dag_id.clone(), row.task_id.clone());
-            if task.max_active_tis_per_dagrun.is_some() {
-                let task_id = task_id.clone();
-                slots.push((
-                    LimitKey::TaskInRun {
-                        run: row.run,
-                        task_id,
-                    },
-                    1,
-                ));
-            }
-            if task.max_active_tis_per_dag.is_some() {
-                slots.push((LimitKey::Task { dag_id, task_id }, 1));
-            }
-        }
-        slots
-    }
-
-    /// Every instance's ending crosses each of its task's edges once.
-    fn edges_at_most(&self) -> u64 {
-        self.tis
-            .values()
-            .filter(|row| row.is_visible())
-            .map(|row| self.plan.graph.downstream(row.task_idx).len() as u64)
-            .sum()
     }
 
     // ---- Looking
 
+    pub(super) fn plan(&self, run: RunPk) -> &Plan {
+        &self.plans[&run]
+    }
+
     /// Visible instances of a task: its node, or what it was expanded into.
     pub(super) fn instances(&self, run: RunPk, idx: TaskIdx) -> Vec<&TiRow> {
-        self.tis
-            .values()
-            .filter(|row| row.run == run && row.task_idx == idx && row.is_visible())
-            .collect()
+        let of_task = self.by_task.get(&(run, idx));
+        let rows = of_task.into_iter().flatten().map(|ti| &self.tis[ti]);
+        rows.filter(|row| row.is_visible()).collect()
+    }
+
+    /// Visible instances in one of these states, of all runs.
+    pub(super) fn in_state(&self, states: &[TaskState]) -> Vec<&TiRow> {
+        let visible = self.tis.values().filter(|row| row.is_visible());
+        visible.filter(|row| states.contains(&row.state)).collect()
     }
 
     pub(super) fn find(&self, task_id: &str, map_index: i32) -> &TiRow {
@@ -515,7 +511,7 @@ impl World {
 
     /// The states of all visible instances, in the order of tasks.
     pub(super) fn states(&self) -> Vec<&'static str> {
-        (0..self.plan.spec.tasks.len() as TaskIdx)
+        (0..self.plan(RUN).spec.tasks.len() as TaskIdx)
             .flat_map(|idx| self.instances(RUN, idx))
             .map(|row| row.state.as_str())
             .collect()
@@ -550,94 +546,18 @@ impl World {
     }
 }
 
-pub(super) fn started(row: &TiRow) -> Command {
-    Command::Started(Started {
-        run: row.run,
-        dispatch: row.dispatch(),
-        worker: "w".into(),
-        hostname: "h".into(),
-        pid: Some(1),
-        at: DateTime::UNIX_EPOCH,
-    })
-}
-
-pub(super) fn finished(row: &TiRow, ending: Ending) -> Command {
-    finished_with(row, ending, Vec::new())
-}
-
-pub(super) fn finished_with(row: &TiRow, ending: Ending, xcoms: Vec<XcomOut>) -> Command {
-    Command::Finished(Box::new(Finished {
-        run: row.run,
-        dispatch: row.dispatch(),
-        worker: "w".into(),
-        hostname: "h".into(),
-        started_at: DateTime::UNIX_EPOCH,
-        ended_at: DateTime::UNIX_EPOCH,
-        ending,
-        exit_code: None,
-        pid: None,
-        reason: None,
-        xcoms,
-    }))
-}
-
-pub(super) fn lost(row: &TiRow) -> Command {
-    Command::Lost {
-        run: row.run,
-        dispatch: row.dispatch(),
-        reason: "gone".into(),
-    }
-}
-
-pub(super) fn requeued(row: &TiRow) -> Command {
-    Command::Requeued {
-        run: row.run,
-        dispatch: row.dispatch(),
-        reason: "drained".into(),
-    }
-}
-
-pub(super) fn unclaimed(row: &TiRow) -> Command {
-    Command::Unclaimed {
-        run: row.run,
-        dispatch: row.dispatch(),
-        reason: "late".into(),
-    }
-}
-
-pub(super) fn forgotten(row: &TiRow) -> Command {
-    Command::Forgotten {
-        run: row.run,
-        dispatch: row.dispatch(),
-        reason: "Redis was emptied".into(),
-    }
-}
-
-pub(super) fn stop(reason: &str, cancelled: bool) -> Command {
-    Command::StopRun {
-        run: RUN,
-        cancelled,
-        reason: reason.into(),
-    }
-}
-
-/// The dispatch before this row's.
-pub(super) fn older(row: &TiRow) -> TiRow {
-    TiRow {
-        fence: Fence(row.fence.0 - 1),
-        ..row.clone()
-    }
-}
-
-pub(super) fn cancelled_unclaimed(run: RunPk, dispatch: Dispatch) -> Command {
-    Command::CancelledUnclaimed { run, dispatch }
-}
-
-#[derive(Debug)]
-struct Pulled(HashMap<(String, String), Value>);
+/// Accepted XComs of a run, by task and key, then by `map_index`.
+#[derive(Debug, Clone, Default)]
+struct Pulled(HashMap<(String, String), BTreeMap<i32, Value>>);
 
 impl XComSource for Pulled {
-    fn pull(&self, task_id: &str, key: &str, _: Option<i32>) -> Result<Option<Value>, String> {
-        Ok(self.0.get(&(task_id.to_owned(), key.to_owned())).cloned())
+    /// A mapped task's is the list of its instances' that there are.
+    fn pull(&self, task_id: &str, key: &str, at: Option<i32>) -> Result<Option<Value>, String> {
+        let values = self.0.get(&(task_id.to_owned(), key.to_owned()));
+        Ok(values.and_then(|values| match at {
+            Some(index) => values.get(&index).cloned(),
+            None if values.contains_key(&UNMAPPED) => values.get(&UNMAPPED).cloned(),
+            None => Some(values.values().cloned().collect()),
+        }))
     }
 }

@@ -1,0 +1,194 @@
+//! Recomputes everything that the engine counts.
+
+use super::World;
+use crate::{
+    engine::WorkingSet,
+    ids::{RunPk, TaskIdx, TiPk},
+    limit::LimitKey,
+    row::{RunRow, TiRow},
+    state::{RunState, TaskState},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Instances that stand in some way, as their run's counters count them.
+#[derive(Debug, Default, PartialEq)]
+struct Counted {
+    unfinished: i32,
+    ready: i32,
+    active: i32,
+    failed_leaves: i32,
+}
+
+impl World {
+    /// An ending crosses each of its task's edges once, and nothing else is counted; what is loaded for it is what lies
+    /// directly below. Neither depends on how large the run is, or how wide the task below.
+    pub(super) fn check_work(&self, ws: &WorkingSet) {
+        let mut ended = self.work.born_ended.clone();
+        let mut widened = Vec::new();
+        for change in ws.changes() {
+            let task = (change.row.run, change.row.task_idx);
+            if change.row.state.is_finished() && !change.expected_state.is_finished() {
+                ended.push(task);
+            }
+            let before = &self.tis[&change.row.pk];
+            if before.expanded_len.is_none() && change.row.expanded_len.is_some() {
+                widened.push(task);
+            }
+        }
+        let edges = |(run, idx): &(RunPk, TaskIdx)| self.plan(*run).graph.downstream(*idx).len();
+        let crossed: usize = ended.iter().map(edges).sum();
+        assert_eq!(ws.edges_counted, crossed as u64, "by {ended:?}");
+        let touched: BTreeSet<_> = ended.iter().chain(&widened).collect();
+        let below: usize = touched.iter().map(|task| edges(task)).sum();
+        let loaded = self.work.nodes_loaded;
+        assert!(loaded <= below, "{loaded} nodes loaded for {touched:?}");
+        let loads = self.work.loads;
+        assert!(loads <= touched.len(), "{loads} loads for {touched:?}");
+    }
+
+    /// Whatever else went on in the transaction: of what it dispatched, every limit holds.
+    pub(super) fn check_room(&self, dispatched: &[TiPk]) {
+        for row in dispatched.iter().map(|ti| &self.tis[ti]) {
+            for (key, _) in self.slots(row) {
+                let limit = &self.limits[&key];
+                assert!(limit.used <= limit.cap, "{limit:?} by {row:?}");
+            }
+        }
+    }
+
+    /// Everything that is counted, against what it counts.
+    pub(in crate::engine::tests) fn check(&self) {
+        let mut used: BTreeMap<LimitKey, i64> = BTreeMap::new();
+        let mut counted: BTreeMap<RunPk, Counted> = BTreeMap::new();
+        for row in self.tis.values() {
+            self.check_row(row);
+            for (key, n) in self.slots(row) {
+                *used.entry(key).or_default() += n;
+            }
+            if !row.is_visible() {
+                continue;
+            }
+            let bad = matches!(row.state, TaskState::Failed | TaskState::UpstreamFailed);
+            let is_leaf = self.plan(row.run).graph.downstream(row.task_idx).is_empty();
+            let of_run = counted.entry(row.run).or_default();
+            of_run.unfinished += i32::from(!row.state.is_finished());
+            of_run.ready += i32::from(row.state == TaskState::Scheduled);
+            of_run.active += i32::from(row.occupies);
+            of_run.failed_leaves += i32::from(bad && is_leaf);
+        }
+        for run in self.runs.values() {
+            self.check_run(run, &counted.remove(&run.pk).unwrap_or_default());
+            if run.state == RunState::Running {
+                let dag_id = run.dag_id.clone();
+                *used.entry(LimitKey::DagRuns { dag_id }).or_default() += 1;
+            }
+        }
+        for limit in self.limits.values() {
+            let truth = used.remove(&limit.key).unwrap_or(0);
+            assert_eq!(limit.used, truth, "{:?}", limit.key);
+        }
+        assert!(used.is_empty(), "limits without a row are used: {used:?}");
+    }
+
+    fn check_run(&self, run: &RunRow, truth: &Counted) {
+        let counters = Counted {
+            unfinished: run.unfinished_tasks,
+            ready: run.ready_tasks,
+            active: run.active_tasks,
+            failed_leaves: run.failed_leaves,
+        };
+        assert_eq!(counters, *truth, "run {}", run.pk);
+        assert!(run.active_tasks <= run.max_active_tasks);
+        assert_eq!(
+            run.state == RunState::Running,
+            truth.unfinished > 0,
+            "{run:?}"
+        );
+        assert_eq!(run.state.is_finished(), run.ended_at.is_some(), "{run:?}");
+        let fails = truth.failed_leaves > 0 || run.stop_reason.is_some();
+        assert_eq!(
+            run.state == RunState::Failed,
+            run.state.is_finished() && fails,
+            "{run:?}"
+        );
+        assert!(!run.cancelled || run.stop_reason.is_some());
+        if run.stop_reason.is_some() {
+            // What is not out has ended.
+            assert_eq!(truth.unfinished, truth.active, "{run:?}");
+        }
+    }
+
+    fn check_row(&self, row: &TiRow) {
+        assert_eq!(row.occupies, row.state.is_dispatched(), "{row:?}");
+        assert_eq!(row.claim_by.is_some(), row.state.is_dispatched(), "{row:?}");
+        assert_eq!(row.state == TaskState::UpForRetry, row.next_at.is_some());
+        assert_eq!(row.fence.0 > 0, row.attempt.is_some(), "{row:?}");
+        assert!(i64::from(row.try_number) <= row.fence.0, "{row:?}");
+        assert!(row.try_number <= row.max_tries + 1, "{row:?}");
+        assert!(
+            !row.state.is_finished() || row.ended_at.is_some(),
+            "{row:?}"
+        );
+        if row.state != TaskState::None || !row.is_visible() {
+            return;
+        }
+        // The counters of a node that still waits are exact.
+        let upstreams: Vec<&TiRow> = self
+            .plan(row.run)
+            .graph
+            .upstream(row.task_idx)
+            .iter()
+            .flat_map(|up| self.instances(row.run, *up))
+            .collect();
+        let count = |state| upstreams.iter().filter(|up| up.state == state).count() as i32;
+        assert_eq!(row.counters.total, upstreams.len() as i32);
+        assert_eq!(row.counters.success, count(TaskState::Success));
+        assert_eq!(row.counters.failed, count(TaskState::Failed));
+        assert_eq!(
+            row.counters.upstream_failed,
+            count(TaskState::UpstreamFailed)
+        );
+        assert_eq!(row.counters.skipped, count(TaskState::Skipped));
+    }
+
+    /// What a row holds of each limit.
+    fn slots(&self, row: &TiRow) -> Vec<(LimitKey, i64)> {
+        let mut slots = Vec::new();
+        if row.state == TaskState::Queued {
+            slots.push((LimitKey::queue(&row.queue), 1));
+        }
+        if row.occupies {
+            slots.extend(self.wants(row));
+        }
+        slots
+    }
+
+    /// What a row holds of each limit from its dispatch to its end, its queue's room aside.
+    fn wants(&self, row: &TiRow) -> Vec<(LimitKey, i64)> {
+        let spec = &self.plan(row.run).spec;
+        let task = spec.task(row.task_idx).unwrap();
+        let task_id = || row.task_id.clone();
+        let mut slots = vec![(LimitKey::pool(&row.pool), i64::from(row.pool_slots))];
+        if task.max_active_tis_per_dagrun.is_some() {
+            let (run, task_id) = (row.run, task_id());
+            slots.push((LimitKey::TaskInRun { run, task_id }, 1));
+        }
+        if task.max_active_tis_per_dag.is_some() {
+            let (dag_id, task_id) = (spec.dag_id.clone(), task_id());
+            slots.push((LimitKey::Task { dag_id, task_id }, 1));
+        }
+        slots
+    }
+
+    /// Whether every limit has room for a ready instance.
+    pub(in crate::engine::tests) fn fits(&self, row: &TiRow) -> bool {
+        let run = &self.runs[&row.run];
+        let mut wants = self.wants(row);
+        wants.push((LimitKey::queue(&row.queue), 1));
+        run.active_tasks < run.max_active_tasks
+            && wants.iter().all(|(key, n)| {
+                let limit = self.limits.get(key);
+                limit.is_some_and(|limit| !limit.paused && limit.used + n <= limit.cap)
+            })
+    }
+}

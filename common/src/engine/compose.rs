@@ -49,7 +49,7 @@ pub fn compose(
     let row = ws.ti(ti).ok_or_else(missing)?;
     let run = ws.run(row.run).ok_or_else(missing)?;
     let plan = ws.plan_of(row.run).ok_or_else(missing)?;
-    let task = plan.task(row.task_idx).ok_or_else(missing)?;
+    let task = plan.task_to_send(row.task_idx).ok_or_else(missing)?;
     if !valid_name(&row.queue) || row.queue.len() > MAX_QUEUE_NAME {
         return Err(ComposeError::QueueName(row.queue.clone()));
     }

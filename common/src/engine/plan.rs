@@ -17,6 +17,7 @@ pub struct Plan {
     refs: Vec<Refs>,
     expand_refs: Vec<Refs>,
     leaf: Vec<bool>,
+    to_send: Vec<TaskSpec>,
 }
 
 impl Plan {
@@ -24,6 +25,11 @@ impl Plan {
         let graph = Graph::of(&spec);
         let refs = spec.tasks.iter().map(running_references).collect();
         let expand_refs = spec.tasks.iter().map(scheduling_references).collect();
+        let without_lists = |task: &TaskSpec| TaskSpec {
+            expand: None,
+            ..task.clone()
+        };
+        let to_send = spec.tasks.iter().map(without_lists).collect();
         let mut leaf = vec![false; spec.tasks.len()];
         for &idx in graph.leaves() {
             leaf[idx as usize] = true;
@@ -36,12 +42,18 @@ impl Plan {
             refs,
             expand_refs,
             leaf,
+            to_send,
         }
     }
 
     /// The task at a position; `None` for a position that is not of this version.
     pub fn task(&self, idx: TaskIdx) -> Option<&TaskSpec> {
         self.spec.task(idx)
+    }
+
+    /// The task as its instances' messages carry it: without the lists that it is mapped over, which would fill each one.
+    pub fn task_to_send(&self, idx: TaskIdx) -> Option<&TaskSpec> {
+        usize::try_from(idx).ok().and_then(|i| self.to_send.get(i))
     }
 
     /// What the templates refer to that a worker renders.

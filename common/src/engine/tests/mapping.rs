@@ -133,6 +133,14 @@ fn empty_instances_end_where_they_are() {
 }
 
 #[test]
+fn a_long_list_is_not_in_the_message_of_every_instance() {
+    let list = vec!["x".repeat(100); 1000];
+    let mut world = World::started(vec![mapped("m", &[], json!(list))]);
+    let sent = world.dispatch();
+    assert_eq!((sent.dispatched.len(), sent.undeliverable), (16, vec![]));
+}
+
+#[test]
 fn variables_multiply_within_bounds() {
     let two = json!({"expand": {"x": [1, 2], "y": ["a", "b", "c"]}});
     let world = World::started(vec![task("m", &[], two)]);

@@ -206,39 +206,42 @@ async fn claim(
         }
     };
     gristmill_common::fault_point!("after-claim-before-ack");
+    let mut settled = Vec::with_capacity(messages.len());
+    let mut ours = Vec::with_capacity(messages.len());
     for (m, answer) in messages.into_iter().zip(answers) {
-        let dispatch = m.headers.dispatch;
-        let ours = match answer {
-            Claim::Granted => true,
+        let tag = m.delivery.tag;
+        match answer {
+            Claim::Granted => ours.push(m),
             // The answer to our own claim was lost: it is ours, unless it ran already.
-            Claim::AlreadyClaimed { by } => by == *incarnation,
-            Claim::Cancelled => false,
-            Claim::WrongEpoch { .. } | Claim::Late => {
-                bounce(
-                    worker,
-                    &m.delivery,
-                    "it could not be claimed: stale or late",
-                );
-                false
-            }
+            Claim::AlreadyClaimed { by } if by == *incarnation => ours.push(m),
+            Claim::AlreadyClaimed { .. } | Claim::Cancelled => {}
+            Claim::WrongEpoch { .. } | Claim::Late => bounce(
+                worker,
+                &m.delivery,
+                "it could not be claimed: stale or late",
+            ),
             Claim::NoLease => {
                 worker.lease.look_now();
-                consumer.give_back(&[m.delivery.tag]);
+                consumer.give_back(&[tag]);
                 continue;
             }
-        };
-        if !ours {
-            consumer.ack(&[m.delivery.tag]);
-            continue;
         }
-        // Held from here on, so that a lost presence gets its record back.
-        let taken = worker.held.take(dispatch);
-        worker.lease.claimed_under(m.headers.epoch);
-        consumer.ack(&[m.delivery.tag]);
-        let Some((wish, permit)) = taken.zip(permits.pop()) else {
-            continue;
-        };
-        run::spawn(worker.clone(), m.message, wish, permit);
+        settled.push(tag);
+    }
+    // Held from here on, so that a lost presence gets its record back.
+    let taken: Vec<_> = ours
+        .into_iter()
+        .map(|m| {
+            let wish = worker.held.take(m.headers.dispatch);
+            worker.lease.claimed_under(m.headers.epoch);
+            (m.message, wish)
+        })
+        .collect();
+    consumer.ack(&settled);
+    for (message, wish) in taken {
+        if let Some((wish, permit)) = wish.zip(permits.pop()) {
+            run::spawn(worker.clone(), message, wish, permit);
+        }
     }
     true
 }

@@ -1,37 +1,31 @@
 //! Reports what happened to dispatches.
 //!
-//! Events go to the shard of their run, many to a message. While the broker is away they wait here: nothing new is
-//! consumed then, so what waits is bounded by what the worker holds. A dispatch is held until its ending is confirmed.
+//! Events go to the shard of their run, many to a message. What a message carries is decided by what is on its way, never by
+//! a timer: while nothing is, an event leaves at once; an ending waits for no more than the confirm of the endings before it;
+//! a start, which nothing waits for, lets whatever is on its way come home first, and is left out when its result has come
+//! by then.
+//!
+//! While the broker is away events wait here: nothing new is consumed then, so what waits is bounded by what the worker
+//! holds. A dispatch is held until its ending is confirmed.
 
 use crate::held::Held;
+use futures::{StreamExt, stream::FuturesUnordered};
 use gristmill_broker::{Broker, Publication, PublishOutcome, Target};
 use gristmill_common::{
     ids::Dispatch,
     message::{Event, EventBatch, MAX_BODY, RenewRequest, VERSION, shard_of},
 };
 use gristmill_presence::Presence;
-use std::{collections::HashSet, sync::Arc, time::Duration};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
 };
+use tokio::{sync::mpsc, task::JoinSet};
 
-/// Messages of one shard on their way at one time; an ending may overtake its start, which is then stale.
+/// Messages of one shard on their way at one time.
 const IN_FLIGHT: usize = 4;
-/// Room for the batch's own JSON.
-const ENVELOPE: usize = 64;
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-
-/// An event and its JSON.
-struct Encoded {
-    json: String,
-    /// The dispatch whose start it tells.
-    starts: Option<Dispatch>,
-    /// The dispatch that ends with it.
-    ends: Option<Dispatch>,
-    /// It ends with a result, which has all that a start tells.
-    finishes: bool,
-}
 
 /// Takes events in; they are published in the background.
 #[derive(Debug, Clone)]
@@ -91,6 +85,150 @@ impl Reporter {
     }
 }
 
+/// How soon an event has to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    /// A start: nothing waits for it.
+    Start,
+    /// An ending: its downstreams wait for it.
+    Ending,
+    /// A lease asked for, a dispatch that has to go to another worker.
+    Now,
+}
+
+impl Urgency {
+    fn of(event: &Event) -> Self {
+        match event {
+            Event::Started(_) => Self::Start,
+            Event::Finished(_) | Event::Requeued { .. } => Self::Ending,
+            Event::Bounced { .. } | Event::Renew(_) | Event::Barrier { .. } => Self::Now,
+        }
+    }
+}
+
+/// The messages on their way.
+#[derive(Debug, Default)]
+struct Flying {
+    messages: usize,
+    with_endings: usize,
+}
+
+impl Flying {
+    fn lets_go(&self, urgency: Urgency) -> bool {
+        match urgency {
+            Urgency::Start => self.messages == 0,
+            Urgency::Ending => self.with_endings == 0,
+            Urgency::Now => self.messages < IN_FLIGHT,
+        }
+    }
+
+    fn left(&mut self, message: &Message) {
+        self.messages += 1;
+        self.with_endings += usize::from(!message.ends.is_empty());
+    }
+
+    fn landed(&mut self, message: &Message) {
+        self.messages -= 1;
+        self.with_endings -= usize::from(!message.ends.is_empty());
+    }
+}
+
+/// One message: a batch of events as JSON.
+#[derive(Debug)]
+struct Message {
+    body: String,
+    /// The dispatches that end with it.
+    ends: Vec<Dispatch>,
+}
+
+/// The events that have not left yet, oldest first.
+#[derive(Debug, Default)]
+struct Waiting {
+    events: VecDeque<Event>,
+    endings: usize,
+    now: usize,
+}
+
+impl Waiting {
+    fn count(&mut self, urgency: Urgency) -> Option<&mut usize> {
+        match urgency {
+            Urgency::Start => None,
+            Urgency::Ending => Some(&mut self.endings),
+            Urgency::Now => Some(&mut self.now),
+        }
+    }
+
+    fn push(&mut self, event: Event) {
+        if let Some(count) = self.count(Urgency::of(&event)) {
+            *count += 1;
+        }
+        self.events.push_back(event);
+    }
+
+    fn pop(&mut self) {
+        if let Some(event) = self.events.pop_front()
+            && let Some(count) = self.count(Urgency::of(&event))
+        {
+            *count -= 1;
+        }
+    }
+
+    fn urgency(&self) -> Option<Urgency> {
+        match (self.now, self.endings, self.events.len()) {
+            (_, _, 0) => None,
+            (0, 0, _) => Some(Urgency::Start),
+            (0, _, _) => Some(Urgency::Ending),
+            _ => Some(Urgency::Now),
+        }
+    }
+
+    /// The next message, as far as one may leave and with all that fits into it.
+    ///
+    /// An attempt's result tells its start too: a start whose result is here is not told by itself, which would cost the
+    /// scheduler as much as the result does.
+    fn next(&mut self, flying: &Flying) -> Option<Message> {
+        if !flying.lets_go(self.urgency()?) {
+            return None;
+        }
+        let finished: HashSet<Dispatch> = self
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Finished(finished) => Some(finished.dispatch),
+                _ => None,
+            })
+            .collect();
+        let mut body = format!("{{\"v\":{VERSION},\"events\":[");
+        let empty = body.len();
+        let mut ends = Vec::new();
+        while let Some(event) = self.events.front() {
+            let ending = match event {
+                Event::Started(started) if finished.contains(&started.dispatch) => {
+                    self.pop();
+                    continue;
+                }
+                Event::Finished(finished) => Some(finished.dispatch),
+                Event::Requeued { dispatch, .. } => Some(*dispatch),
+                _ => None,
+            };
+            let json = serde_json::to_string(event).unwrap_or_default();
+            if body.len() > empty {
+                // Two more bytes end the batch.
+                if body.len() + json.len() + 3 > MAX_BODY {
+                    break;
+                }
+                body.push(',');
+            }
+            body.push_str(&json);
+            ends.extend(ending);
+            self.pop();
+        }
+        body.push_str("]}");
+        debug_assert!(serde_json::from_str::<EventBatch>(&body).is_ok());
+        Some(Message { body, ends })
+    }
+}
+
 async fn publish_shard(
     broker: Arc<dyn Broker>,
     presence: Arc<dyn Presence>,
@@ -99,112 +237,57 @@ async fn publish_shard(
     shard: u32,
     mut events: mpsc::UnboundedReceiver<Event>,
 ) {
-    let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
-    let mut next: Option<Encoded> = None;
-    let mut publishing = JoinSet::new();
+    let mut waiting = Waiting::default();
+    let mut flying = Flying::default();
+    let mut publishing = FuturesUnordered::new();
+    let mut releasing = FuturesUnordered::new();
+    let mut open = true;
     loop {
-        let first = match next.take() {
-            Some(encoded) => encoded,
-            None => match events.recv().await {
-                Some(event) => encode(&event),
-                None => break,
-            },
-        };
-        let Ok(permit) = in_flight.clone().acquire_owned().await else {
-            break;
-        };
-        let mut size = ENVELOPE + first.json.len();
-        let mut batch = vec![first];
         while let Ok(event) = events.try_recv() {
-            let encoded = encode(&event);
-            if size + encoded.json.len() + 1 > MAX_BODY {
-                next = Some(encoded);
-                break;
-            }
-            size += encoded.json.len() + 1;
-            batch.push(encoded);
+            waiting.push(event);
         }
-        drop_told_starts(&mut batch);
-        let (broker, presence, held, incarnation) = (
-            broker.clone(),
-            presence.clone(),
-            held.clone(),
-            incarnation.clone(),
-        );
-        publishing.spawn(async move {
-            let _permit = permit;
-            publish(&*broker, shard, &batch).await;
-            let ended: Vec<Dispatch> = batch.iter().filter_map(|encoded| encoded.ends).collect();
-            if ended.is_empty() {
-                return;
+        while let Some(message) = waiting.next(&flying) {
+            flying.left(&message);
+            publishing.push(publish(&*broker, shard, message));
+        }
+        tokio::select! {
+            event = events.recv(), if open => match event {
+                Some(event) => waiting.push(event),
+                None => open = false,
+            },
+            Some(message) = publishing.next() => {
+                flying.landed(&message);
+                if !message.ends.is_empty() {
+                    held.remove(&message.ends);
+                    releasing.push(release(&*presence, &incarnation, message.ends));
+                }
             }
-            held.remove(&ended);
-            let ids: Vec<(i64, i64)> = ended.iter().map(|d| (d.ti.0, d.fence.0)).collect();
-            if let Err(error) = presence.release(&incarnation, &ids).await {
-                tracing::debug!(%error, "claims not released; they are collected as garbage in time");
-            }
-        });
-        while publishing.try_join_next().is_some() {}
-    }
-    while publishing.join_next().await.is_some() {}
-}
-
-/// An attempt's result tells its start too: one that goes out with it is not told by itself, which would cost the
-/// scheduler as much as the result does.
-fn drop_told_starts(batch: &mut Vec<Encoded>) {
-    let finished: HashSet<Dispatch> = batch
-        .iter()
-        .filter(|encoded| encoded.finishes)
-        .filter_map(|encoded| encoded.ends)
-        .collect();
-    if !finished.is_empty() {
-        batch.retain(|encoded| {
-            encoded
-                .starts
-                .is_none_or(|start| !finished.contains(&start))
-        });
+            Some(()) = releasing.next() => {}
+            else => break,
+        }
     }
 }
 
-fn encode(event: &Event) -> Encoded {
-    let starts = match event {
-        Event::Started(started) => Some(started.dispatch),
-        _ => None,
-    };
-    let ends = match event {
-        Event::Finished(finished) => Some(finished.dispatch),
-        Event::Requeued { dispatch, .. } => Some(*dispatch),
-        _ => None,
-    };
-    Encoded {
-        json: serde_json::to_string(event).unwrap_or_default(),
-        starts,
-        finishes: matches!(event, Event::Finished(_)),
-        ends,
+async fn release(presence: &dyn Presence, incarnation: &str, ended: Vec<Dispatch>) {
+    let ids: Vec<(i64, i64)> = ended.iter().map(|d| (d.ti.0, d.fence.0)).collect();
+    if let Err(error) = presence.release(incarnation, &ids).await {
+        tracing::debug!(%error, "claims not released; they are collected as garbage in time");
     }
 }
 
 /// Publishes one message until the broker has confirmed it.
-async fn publish(broker: &dyn Broker, shard: u32, batch: &[Encoded]) {
-    let mut body = format!("{{\"v\":{VERSION},\"events\":[");
-    for (i, encoded) in batch.iter().enumerate() {
-        if i > 0 {
-            body.push(',');
-        }
-        body.push_str(&encoded.json);
-    }
-    body.push_str("]}");
-    debug_assert!(serde_json::from_str::<EventBatch>(&body).is_ok());
-    if batch.iter().any(|encoded| encoded.ends.is_some()) {
+async fn publish(broker: &dyn Broker, shard: u32, message: Message) -> Message {
+    if !message.ends.is_empty() {
         gristmill_common::fault_point!("after-exit-before-confirmed");
     }
     let mut wait = Duration::from_millis(50);
     loop {
+        let body = message.body.clone();
         let outcomes = broker
-            .publish(vec![Publication::new(Target::Events(shard), body.clone())])
+            .publish(vec![Publication::new(Target::Events(shard), body)])
             .await;
         match outcomes.first() {
-            Some(PublishOutcome::Confirmed) => return,
+            Some(PublishOutcome::Confirmed) => return message,
             Some(PublishOutcome::Returned { reason }) => {
                 tracing::warn!(shard, reason, "events returned; trying again")
             }
@@ -260,18 +343,91 @@ mod tests {
         }))
     }
 
+    fn requeued(ti: i64) -> Event {
+        Event::Requeued {
+            run: RunPk(1),
+            dispatch: dispatch(ti),
+            reason: "x".repeat(100),
+        }
+    }
+
+    fn waiting(events: impl IntoIterator<Item = Event>) -> Waiting {
+        let mut waiting = Waiting::default();
+        events.into_iter().for_each(|event| waiting.push(event));
+        waiting
+    }
+
+    fn read(message: &Message) -> Vec<Event> {
+        let batch: EventBatch = serde_json::from_str(&message.body).unwrap();
+        batch.events
+    }
+
+    fn starts(message: &Message) -> Vec<i64> {
+        let events = read(message).into_iter();
+        events
+            .filter_map(|event| match event {
+                Event::Started(started) => Some(started.dispatch.ti.0),
+                _ => None,
+            })
+            .collect()
+    }
+
     #[test]
     fn only_a_start_whose_result_goes_along_is_left_out() {
-        let requeued = Event::Requeued {
-            run: RunPk(1),
-            dispatch: dispatch(3),
-            reason: String::new(),
-        };
-        let events = [started(1), started(2), started(3), finished(1), requeued];
-        let mut batch: Vec<Encoded> = events.iter().map(encode).collect();
-        drop_told_starts(&mut batch);
-        let starts: Vec<_> = batch.iter().filter_map(|e| e.starts).collect();
-        assert_eq!(starts, [dispatch(2), dispatch(3)]);
-        assert_eq!(batch.len(), 4);
+        let events = [started(1), started(2), started(3), finished(1), requeued(3)];
+        let mut waiting = waiting(events);
+        let message = waiting.next(&Flying::default()).unwrap();
+        assert_eq!(starts(&message), [2, 3]);
+        assert_eq!(message.ends, [dispatch(1), dispatch(3)]);
+        assert!(waiting.next(&Flying::default()).is_none());
+    }
+
+    #[test]
+    fn a_fan_out_gathers_behind_what_is_on_its_way_and_a_chain_waits_for_nothing() {
+        let mut flying = Flying::default();
+        // A chain: the start leaves, the ending overtakes it.
+        let mut one = waiting([started(1)]);
+        flying.left(&one.next(&flying).unwrap());
+        one.push(finished(1));
+        let ending = one.next(&flying).unwrap();
+        flying.left(&ending);
+        // Meanwhile a hundred tasks start and end: not one message before the confirm, then one for all.
+        for ti in 2..102 {
+            one.push(started(ti));
+            assert!(one.next(&flying).is_none());
+            one.push(finished(ti));
+            assert!(one.next(&flying).is_none());
+        }
+        flying.landed(&ending);
+        let all = one.next(&flying).unwrap();
+        assert_eq!((all.ends.len(), starts(&all)), (100, vec![]));
+    }
+
+    #[test]
+    fn a_start_waits_and_what_is_urgent_does_not() {
+        let mut flying = Flying::default();
+        let ending = waiting([finished(1)]).next(&flying).unwrap();
+        flying.left(&ending);
+        let mut later = waiting([started(2)]);
+        assert!(later.next(&flying).is_none());
+        later.push(Event::Renew(RenewRequest {
+            incarnation: "w".to_owned(),
+            sent_at: 1,
+            lease_ms: 1,
+        }));
+        assert_eq!(read(&later.next(&flying).unwrap()).len(), 2);
+    }
+
+    #[test]
+    fn messages_keep_their_limit_and_the_order() {
+        let mut waiting = waiting((0..2000).map(requeued));
+        let mut ends = Vec::new();
+        while let Some(message) = waiting.next(&Flying::default()) {
+            assert!(message.body.len() <= MAX_BODY);
+            assert!(message.body.len() > MAX_BODY / 2 || ends.len() + message.ends.len() == 2000);
+            assert_eq!(read(&message).len(), message.ends.len());
+            ends.extend(message.ends);
+        }
+        assert_eq!(ends, (0..2000).map(dispatch).collect::<Vec<_>>());
     }
 }

@@ -185,7 +185,8 @@ async fn execute(
         try_number: u32::try_from(message.try_number).unwrap_or(0),
         attempt: message.attempt,
     };
-    let prepared = context::prepare(worker, &message).await;
+    // Not kept while the task runs: preparing may make requests, whose state is large.
+    let prepared = Box::pin(context::prepare(worker, &message)).await;
     let mask = prepared
         .as_ref()
         .map(|context| context.mask.clone())

@@ -13,10 +13,11 @@ use gristmill_common::spec::TaskKind;
 
 /// Runs a task to its end. In-process work is dropped when something is wished of it; processes are killed first.
 pub(crate) async fn run(execution: &Execution) -> Outcome {
+    // What waits for a process must not take the memory of what makes requests: thousands may.
     match &execution.message.task.kind {
         TaskKind::Shell(task) => shell::run(execution, task).await,
-        TaskKind::Http(task) => http::run(execution, task).await,
-        TaskKind::Data(task) => data::run(execution, task).await,
+        TaskKind::Http(task) => Box::pin(http::run(execution, task)).await,
+        TaskKind::Data(task) => Box::pin(data::run(execution, task)).await,
         TaskKind::Noop(_) | TaskKind::Empty(_) => Outcome::success(Vec::new()),
     }
 }

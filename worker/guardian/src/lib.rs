@@ -9,7 +9,8 @@
 //! The worker ([`GuardianClient`]) starts the guardian ([`run_guardian`]) and asks it for tasks. Each task gets a *shim*:
 //! a fork of the guardian that is the subreaper of exactly this task, so a process that daemonises, leaves its group or
 //! ignores SIGTERM still ends up as its child. When the task's main process has ended, the shim kills what is left, waits
-//! until it has no child any more, and only then is the ending reported.
+//! until it has no child any more, and only then is the ending reported. Then it waits for another task: short tasks cost
+//! one process each, not two.
 //!
 //! Who notices whose death, so that any of the three may be killed at any moment:
 //!

@@ -157,6 +157,35 @@ fn c_string(bytes: &[u8], what: impl Fn() -> String) -> Result<CString, RequestE
     CString::new(bytes).map_err(|_| RequestError::Nul { what: what() })
 }
 
+/// A request as the guardian takes it from the worker's stream.
+pub(crate) enum Incoming {
+    /// A start, read no further than is needed to hand it on; `request` is the whole of it.
+    Spawn {
+        id: u64,
+        /// How many descriptors came with it.
+        descriptors: usize,
+        request: Vec<u8>,
+    },
+    Other(Request),
+}
+
+impl Incoming {
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        if reader.0.first() != Some(&SPAWN) {
+            return Request::decode(reader).map(Incoming::Other);
+        }
+        let request = reader.0.to_vec();
+        reader.u8()?;
+        Ok(Incoming::Spawn {
+            id: reader.u64()?,
+            descriptors: reader.u8()?.count_ones() as usize,
+            request,
+        })
+    }
+}
+
+const SPAWN: u8 = 1;
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     /// `streams`: which of stdin, stdout and stderr come as descriptors.
@@ -186,7 +215,7 @@ impl Request {
                     .filter(|index| streams[*index])
                     .fold(0, |bits, index| bits | 1 << index);
                 let strings = |writer: Writer, string: &CString| writer.bytes(string.as_bytes());
-                let writer = Writer::new(1)
+                let writer = Writer::new(SPAWN)
                     .u64(*id)
                     .u8(bits)
                     .list(&spec.argv, strings)
@@ -215,7 +244,7 @@ impl Request {
 
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         Ok(match reader.u8()? {
-            1 => {
+            SPAWN => {
                 let id = reader.u64()?;
                 let bits = reader.u8()?;
                 let spec = SpawnSpec {

@@ -240,6 +240,8 @@ async fn pump(
     } else {
         "info"
     };
+    // A task that prints nothing needs no buffer.
+    let _ = reader.readable().await;
     let mut reader = BufReader::new(reader);
     let mut last = None;
     let mut line = Vec::new();

@@ -29,7 +29,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+        // Most tasks leave nothing in it.
+        let removed = std::fs::remove_dir(&self.0).or_else(|_| std::fs::remove_dir_all(&self.0));
+        if let Err(error) = removed {
             tracing::warn!(folder = %self.0.display(), %error, "cannot delete a scratch folder");
         }
     }

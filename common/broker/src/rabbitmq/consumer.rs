@@ -102,6 +102,28 @@ impl QueueConsumer {
     }
 }
 
+/// Takes these tags out of the unsettled ones and says how to acknowledge them: those below which nothing stays unsettled
+/// by one frame (`true`), the others by one each. The broker works for every frame.
+fn ack_frames(
+    unsettled: &mut BTreeSet<DeliveryTag>,
+    tags: &[DeliveryTag],
+) -> Vec<(DeliveryTag, bool)> {
+    let mut settled: Vec<_> = tags
+        .iter()
+        .copied()
+        .filter(|tag| unsettled.remove(tag))
+        .collect();
+    settled.sort_unstable();
+    let oldest_left = unsettled.first();
+    let together = settled.partition_point(|tag| oldest_left.is_none_or(|left| tag < left));
+    let rest = settled.split_off(together);
+    let first = settled.last().map(|last| (*last, settled.len() > 1));
+    first
+        .into_iter()
+        .chain(rest.into_iter().map(|tag| (tag, false)))
+        .collect()
+}
+
 #[async_trait]
 impl Consumer for QueueConsumer {
     async fn next(&mut self) -> ConsumerEvent {
@@ -124,10 +146,8 @@ impl Consumer for QueueConsumer {
     }
 
     fn ack(&mut self, tags: &[DeliveryTag]) {
-        for tag in tags {
-            if self.unsettled.remove(tag) {
-                self.send_ack(*tag, false);
-            }
+        for (tag, multiple) in ack_frames(&mut self.unsettled, tags) {
+            self.send_ack(tag, multiple);
         }
     }
 
@@ -218,5 +238,31 @@ impl Consumer for QueueConsumer {
 
     async fn close(self: Box<Self>) {
         self.ask(Command::Close).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(number: u64) -> DeliveryTag {
+        DeliveryTag { epoch: 1, number }
+    }
+
+    #[test]
+    fn one_frame_acknowledges_all_that_nothing_unsettled_precedes() {
+        let mut unsettled: BTreeSet<_> = (1..=9).map(tag).collect();
+        let mut frames = |numbers: &[u64]| {
+            let tags: Vec<_> = numbers.iter().copied().map(tag).collect();
+            ack_frames(&mut unsettled, &tags)
+                .into_iter()
+                .map(|(tag, multiple)| (tag.number, multiple))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(frames(&[3, 1, 2, 2, 77]), [(3, true)]);
+        assert_eq!(frames(&[4]), [(4, false)]);
+        assert_eq!(frames(&[6, 8, 7]), [(6, false), (7, false), (8, false)]);
+        assert_eq!(frames(&[6]), []);
+        assert_eq!(frames(&[5, 9]), [(9, true)]);
     }
 }

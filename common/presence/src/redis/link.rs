@@ -74,6 +74,9 @@ impl Link {
         }
         };
         let info = url.into_connection_info().map_err(|_| invalid())?;
+        // A claim must not wait for the acknowledgement of the release before it.
+        let tcp = info.tcp_settings().clone().set_nodelay(true);
+        let info = info.set_tcp_settings(tcp);
         let server = match info.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
                 format!("{host}:{port}/{}", info.redis_settings().db())

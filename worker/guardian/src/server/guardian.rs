@@ -1,13 +1,15 @@
 //! The guardian's loop: requests in, shims out, reports back.
 
+use super::Common;
 use super::oom::RecentKills;
-use super::shim::{self, Assignment};
+use super::orders::{Order, Start};
+use super::shim;
+use super::shims::Shims;
 use super::tree::{self, Sweeper};
-use super::{Common, ORDER_KILL, ORDER_TERMINATE};
 use crate::event::{ExitStatus, Exited, KilledBy, Report, SpawnFailure, SpawnFailureKind};
-use crate::request::{Request, SpawnSpec};
+use crate::request::{Incoming, Request};
 use crate::sys::{self, Fork, Pid, Poll, Reaped, Usage};
-use crate::wire::{FrameBuffer, WireError};
+use crate::wire::{FrameBuffer, Reader, WireError};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -46,8 +48,7 @@ pub(super) struct Guardian {
     unsent: Vec<u8>,
     reports: FrameBuffer,
     tasks: BTreeMap<u64, Task>,
-    /// All shims that are not reaped, also those that have reported an ending.
-    shims: BTreeMap<Pid, u64>,
+    shims: Shims,
     lost: Vec<Lost>,
     sweeper: Option<Sweeper>,
     /// `CLOCK_BOOTTIME`; 0 is none.
@@ -69,7 +70,7 @@ impl Guardian {
             unsent: Report::Ready.encode(),
             reports: FrameBuffer::default(),
             tasks: BTreeMap::new(),
-            shims: BTreeMap::new(),
+            shims: Shims::default(),
             lost: Vec::new(),
             sweeper: None,
             deadline: 0,
@@ -84,6 +85,8 @@ impl Guardian {
         let mut chunk = vec![0; CHUNK];
         self.flush();
         while !(self.closing && self.shims.is_empty() && self.lost.is_empty()) {
+            let thin_out = self.shims.thin_out(self.closing);
+            let timeout = self.timeout().into_iter().chain(thin_out).min();
             let listening = !self.closing && self.unsent.len() < MAX_UNSENT;
             let mut list = [
                 match listening {
@@ -105,7 +108,7 @@ impl Guardian {
                     Poll::readable(self.worker.as_fd())
                 },
             ];
-            sys::poll(&mut list, self.timeout());
+            sys::poll(&mut list, timeout);
             let [from_worker, signals, reported, _, worker_ended] =
                 list.map(|polled| polled.is_readable());
             self.check_deadline()?;
@@ -176,10 +179,10 @@ impl Guardian {
             }
             while let Some(request) = self
                 .requests
-                .next(Request::decode)
+                .next(Incoming::decode)
                 .map_err(io::Error::other)?
             {
-                self.handle(request)?;
+                self.take(request)?;
                 if self.closing {
                     return Ok(());
                 }
@@ -193,32 +196,44 @@ impl Guardian {
         }
     }
 
+    fn take(&mut self, incoming: Incoming) -> io::Result<()> {
+        match incoming {
+            Incoming::Spawn {
+                id,
+                descriptors,
+                request,
+            } => {
+                if self.descriptors.len() < descriptors {
+                    return Err(io::Error::other(WireError::MissingDescriptor));
+                }
+                let start = Start {
+                    id,
+                    request,
+                    streams: self.descriptors.drain(..descriptors).collect(),
+                    oom_kills: self.oom.get(),
+                };
+                self.spawn(start)
+            }
+            Incoming::Other(request) => self.handle(request),
+        }
+    }
+
     fn handle(&mut self, request: Request) -> io::Result<()> {
         match request {
-            Request::Spawn { id, spec, streams } => {
-                let mut take = |wanted: bool| match wanted {
-                    false => Ok(None),
-                    true => self
-                        .descriptors
-                        .pop_front()
-                        .map(Some)
-                        .ok_or(WireError::MissingDescriptor),
-                };
-                let [stdin, stdout, stderr] = streams.map(&mut take);
-                let all = || Ok::<_, WireError>([stdin?, stdout?, stderr?]);
-                let streams = all().map_err(io::Error::other)?;
-                self.spawn(id, spec, streams)?;
+            Request::Spawn { id, .. } => {
+                return Err(io::Error::other(format!("the start of {id} was decoded")));
             }
             Request::Terminate { id, grace_ms } => {
                 if let Some(task) = self.tasks.get_mut(&id) {
                     let until = sys::boottime_ns() + u64::from(grace_ms) * 1_000_000 + PATIENT;
-                    order(task, ORDER_TERMINATE, grace_ms as i32);
+                    order(&self.shims, task, &Order::Terminate { id, grace_ms });
                     task.ordered.get_or_insert((KilledBy::Terminate, until));
                 }
             }
             Request::Kill { id } => {
                 if let Some(task) = self.tasks.get_mut(&id) {
-                    order_kill(task, KilledBy::Kill, sys::boottime_ns() + PATIENT);
+                    let until = sys::boottime_ns() + PATIENT;
+                    order_kill(&self.shims, id, task, KilledBy::Kill, until);
                 }
             }
             Request::Deadline { boottime_ns } => {
@@ -235,22 +250,15 @@ impl Guardian {
         Ok(())
     }
 
-    fn spawn(&mut self, id: u64, spec: SpawnSpec, streams: [Option<OwnedFd>; 3]) -> io::Result<()> {
-        let refuse = |kind, errno, detail: String| {
-            let failure = SpawnFailure {
-                kind,
-                errno,
-                detail,
-            };
-            Report::SpawnFailed { id, failure }
-        };
+    fn spawn(&mut self, start: Start) -> io::Result<()> {
+        let id = start.id;
         self.check_deadline()?;
         if self.closing {
-            self.tell(&refuse(SpawnFailureKind::ShuttingDown, 0, String::new()));
+            self.refuse(id, SpawnFailureKind::ShuttingDown, 0, String::new());
             return Ok(());
         }
         if self.expired {
-            self.tell(&refuse(SpawnFailureKind::DeadlinePassed, 0, String::new()));
+            self.refuse(id, SpawnFailureKind::DeadlinePassed, 0, String::new());
             return Ok(());
         }
         if self.tasks.contains_key(&id) || self.lost.iter().any(|lost| lost.id == id) {
@@ -259,38 +267,52 @@ impl Guardian {
                 "the worker started task {id} twice"
             )));
         }
-        let oom_kills = self.oom.get();
-        match sys::fork() {
-            Ok(Fork::Child) => shim::run(
-                &self.common,
-                Assignment {
-                    id,
-                    spec,
-                    streams,
-                    oom_kills,
-                },
-            ),
-            Ok(Fork::Parent(shim)) => {
-                self.shims.insert(shim, id);
-                self.tasks.insert(
-                    id,
-                    Task {
-                        shim,
-                        spawned: false,
-                        ordered: None,
-                    },
-                );
+        let shim = match self.shims.reuse(start) {
+            Ok(shim) => shim,
+            Err(start) => match self.fork(start) {
+                Ok(shim) => shim,
+                Err((error, program)) => {
+                    let errno = error.raw_os_error().unwrap_or(0);
+                    self.refuse(id, SpawnFailureKind::NoResources, errno, program);
+                    return Ok(());
+                }
+            },
+        };
+        let task = Task {
+            shim,
+            spawned: false,
+            ordered: None,
+        };
+        self.tasks.insert(id, task);
+        Ok(())
+    }
+
+    /// Makes a shim, with this as its first task. An error comes with the task's program.
+    fn fork(&mut self, start: Start) -> Result<Pid, (io::Error, String)> {
+        let forked = sys::packet_socket_pair().and_then(|pair| Ok((pair, sys::fork()?)));
+        match forked {
+            Ok(((_, theirs), Fork::Child)) => shim::run(&self.common, theirs, start),
+            Ok(((ours, _), Fork::Parent(pid))) => {
+                self.shims.forked(pid, ours, start.id);
+                Ok(pid)
             }
             Err(error) => {
-                let errno = error.raw_os_error().unwrap_or(0);
-                self.tell(&refuse(
-                    SpawnFailureKind::NoResources,
-                    errno,
-                    format!("{:?}", spec.argv[0]),
-                ));
+                let program = match Request::decode(&mut Reader(&start.request)) {
+                    Ok(Request::Spawn { spec, .. }) => format!("{:?}", spec.argv[0]),
+                    _ => String::new(),
+                };
+                Err((error, program))
             }
         }
-        Ok(())
+    }
+
+    fn refuse(&mut self, id: u64, kind: SpawnFailureKind, errno: i32, detail: String) {
+        let failure = SpawnFailure {
+            kind,
+            errno,
+            detail,
+        };
+        self.tell(&Report::SpawnFailed { id, failure });
     }
 
     /// Begins the end: everything is killed, no request is read any more.
@@ -303,8 +325,8 @@ impl Guardian {
 
     fn kill_all(&mut self, reason: KilledBy) {
         let until = sys::boottime_ns() + URGENT;
-        for task in self.tasks.values_mut() {
-            order_kill(task, reason, until);
+        for (id, task) in &mut self.tasks {
+            order_kill(&self.shims, *id, task, reason, until);
         }
     }
 
@@ -356,8 +378,11 @@ impl Guardian {
                             task.spawned = true;
                         }
                     }
-                    Report::SpawnFailed { id, .. } => drop(self.tasks.remove(id)),
-                    Report::Exited(exited) => drop(self.tasks.remove(&exited.id)),
+                    Report::SpawnFailed { id, .. } | Report::Exited(Exited { id, .. }) => {
+                        if let Some(task) = self.tasks.remove(id) {
+                            self.shims.done(task.shim, *id);
+                        }
+                    }
                     Report::Ready | Report::DeadlinePassed { .. } => continue,
                 }
                 self.tell(&report);
@@ -371,8 +396,9 @@ impl Guardian {
         let mut ended = Vec::new();
         let mut any = false;
         while let Reaped::Child { pid, usage, .. } = sys::reap_any() {
-            match self.shims.remove(&pid) {
-                Some(id) => ended.push((pid, id, usage)),
+            match self.shims.reaped(pid) {
+                Some(Some(id)) => ended.push((pid, id, usage)),
+                Some(None) => {}
                 None => any = true,
             }
         }
@@ -399,10 +425,10 @@ impl Guardian {
             return Ok(());
         };
         let shims = &self.shims;
-        sweeper.pass(|pid| shims.contains_key(&pid));
+        sweeper.pass(|pid| shims.contains(pid));
         // The kernel only says when there is no child at all, and the shims are children. So: no process on the host has an
         // orphan as its ancestor, and none has ended meanwhile, by which others could have moved up unseen.
-        if !tree::scan(self.common.guardian, |pid| shims.contains_key(&pid)).is_empty()
+        if !tree::scan(self.common.guardian, |pid| shims.contains(pid)).is_empty()
             || self.reap(pipe, chunk)?
         {
             return Ok(());
@@ -430,8 +456,8 @@ impl Guardian {
                     memory_limit_hit: None,
                     leftovers: 0,
                     max_rss_kb: usage.max_rss_kb,
-                    user_cpu_ms: usage.user_ms,
-                    system_cpu_ms: usage.system_ms,
+                    user_cpu_ms: usage.user_ms(),
+                    system_cpu_ms: usage.system_ms(),
                 }),
             };
             self.tell(&report);
@@ -467,16 +493,16 @@ impl Guardian {
     }
 }
 
-fn order_kill(task: &mut Task, reason: KilledBy, until: u64) {
-    order(task, ORDER_KILL, i32::from(reason.number()));
+fn order_kill(shims: &Shims, id: u64, task: &mut Task, reason: KilledBy, until: u64) {
+    order(shims, task, &Order::Kill { id, reason });
     // A terminate that is still in its grace stays the reason, but has no more time.
     let (_, due) = task.ordered.get_or_insert((reason, until));
     *due = (*due).min(until);
 }
 
-/// Sends an order. If the queue of signals is full (or the shim just ended) it is killed, and its orphans come to us.
-fn order(task: &Task, kind: libc::c_int, value: i32) {
-    if sys::queue_signal(task.shim, sys::rt_signal(kind), value).is_err() {
+/// Sends an order. A shim that cannot take it (or has just ended) is killed, and its orphans come to us.
+fn order(shims: &Shims, task: &Task, order: &Order) {
+    if shims.order(task.shim, order).is_err() {
         sys::kill(task.shim, libc::SIGKILL);
     }
 }

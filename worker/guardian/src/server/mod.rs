@@ -4,7 +4,9 @@ mod guardian;
 mod launch;
 mod memory;
 mod oom;
+mod orders;
 mod shim;
+mod shims;
 mod tree;
 
 use crate::sys;
@@ -14,17 +16,13 @@ use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-/// Offsets from the first real-time signal: how the guardian orders its shims about. The value is the grace in
-/// milliseconds for the first and a `KilledBy` number for the second.
-const ORDER_TERMINATE: libc::c_int = 0;
-const ORDER_KILL: libc::c_int = 1;
-/// Sent by the kernel to each shim when the guardian dies.
-const GUARDIAN_DIED: libc::c_int = 2;
+/// Sent by the kernel to each shim when the guardian dies: an offset from the first real-time signal.
+const GUARDIAN_DIED: libc::c_int = 0;
 
 /// What the shims use too, each through the copies of the descriptors that its fork gave it.
 struct Common {
     guardian: sys::Pid,
-    /// SIGCHLD and the orders; delivers the signals of the process that reads it.
+    /// SIGCHLD and the guardian's death; delivers the signals of the process that reads it.
     signals: OwnedFd,
     /// Readable from the lease deadline on. Only the guardian sets it; nobody reads it.
     deadline: OwnedFd,
@@ -97,13 +95,7 @@ fn set_up() -> io::Result<(Guardian, PipeReader)> {
     sys::close_all_except(&mut keep.to_vec())
         .map_err(|error| explain("close_range (Linux 5.9 or later)", error))?;
 
-    let rt = sys::rt_signal;
-    let wanted = [
-        libc::SIGCHLD,
-        rt(ORDER_TERMINATE),
-        rt(ORDER_KILL),
-        rt(GUARDIAN_DIED),
-    ];
+    let wanted = [libc::SIGCHLD, sys::rt_signal(GUARDIAN_DIED)];
     let (reader, writer) = io::pipe()?;
     sys::set_nonblocking(reader.as_fd())?;
     sys::set_nonblocking(writer.as_fd())?;

@@ -1,104 +1,104 @@
-//! The shim of one task: starts it, watches it, empties its tree, reports its ending.
+//! A shim: starts a task, watches it, empties its tree, reports its ending, and waits for the next.
 
 use super::memory::MemoryWatch;
+use super::orders::{self, Order, Received, Start};
 use super::tree::Sweeper;
-use super::{Common, GUARDIAN_DIED, ORDER_KILL, ORDER_TERMINATE, launch, oom};
-use crate::event::{ExitStatus, Exited, KilledBy, MemoryHit, Report, SpawnFailure};
-use crate::request::SpawnSpec;
-use crate::sys::{self, Pid, Poll, Reaped};
+use super::{Common, GUARDIAN_DIED, launch, oom};
+use crate::event::{
+    ExitStatus, Exited, KilledBy, MemoryHit, Report, SpawnFailure, SpawnFailureKind,
+};
+use crate::request::{Request, SpawnSpec};
+use crate::sys::{self, Pid, Poll, Reaped, Usage};
+use crate::wire::{Reader, WireError};
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// What the guardian hands over to a new shim.
-pub(super) struct Assignment {
-    pub(super) id: u64,
-    pub(super) spec: SpawnSpec,
-    pub(super) streams: [Option<OwnedFd>; 3],
-    /// `oom::kills` before the start.
-    pub(super) oom_kills: u64,
-}
-
-/// Runs the shim in a freshly forked process.
-pub(super) fn run(common: &Common, assignment: Assignment) -> ! {
+/// Runs the shim in a freshly forked process: first this task, then those that the guardian hands over.
+pub(super) fn run(common: &Common, orders: OwnedFd, first: Start) -> ! {
     // A panic must not unwind into the guardian's loop. Its exit code makes the guardian kill what is left.
-    let ended =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| start(common, assignment)));
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        live(common, &orders, first);
+    }));
     sys::exit_now(if ended.is_ok() { 0 } else { 70 })
 }
 
-fn start(common: &Common, assignment: Assignment) {
-    let Assignment {
-        id,
-        spec,
-        streams,
-        oom_kills,
-    } = assignment;
+fn live(common: &Common, orders: &OwnedFd, first: Start) {
     sys::set_name(c"gm-shim");
     sys::start_session();
     let mut keep: Vec<_> = common
         .descriptors()
-        .chain(streams.iter().flatten().map(AsRawFd::as_raw_fd))
+        .chain([orders.as_raw_fd()])
+        .chain(first.streams.iter().map(AsRawFd::as_raw_fd))
         .collect();
-    let mut shim = Shim {
-        common,
-        id,
-        oom_kills,
-        main: 0,
-        status: None,
-        killed_by: KilledBy::None,
-        memory_limit_hit: None,
-        leftovers: 0,
-        terminate_until: None,
-        sweeper: None,
-        memory: None,
-        unsent: VecDeque::new(),
-        guardian_gone: false,
-    };
-    let ready = sys::close_all_except(&mut keep)
+    let mut ready = sys::close_all_except(&mut keep)
         .and_then(|()| sys::set_child_subreaper())
         .and_then(|()| sys::set_parent_death_signal(sys::rt_signal(GUARDIAN_DIED)));
     if sys::parent_pid() != common.guardian {
         return;
     }
-    let started = match ready {
-        Ok(()) => {
-            let null = common.null.as_raw_fd();
-            launch::launch(
-                &spec,
-                streams
-                    .each_ref()
-                    .map(|fd| fd.as_ref().map_or(null, AsRawFd::as_raw_fd)),
-            )
+    let mut next = Some(first);
+    while let Some(start) = next {
+        let failed = ready.is_err();
+        let guardian_gone = Shim::new(common, orders, &start).run(start, ready);
+        if guardian_gone || failed {
+            return;
         }
-        Err(error) => Err(SpawnFailure {
-            kind: crate::event::SpawnFailureKind::Other,
-            errno: error.raw_os_error().unwrap_or(0),
-            detail: format!("{:?} (step: its shim)", spec.argv[0]),
-        }),
-    };
-    // The task alone holds its streams, so that their readers see the end of the tree as the end of the stream.
-    drop(streams);
-    shim.memory = spec.limits.memory_bytes.map(MemoryWatch::new);
-    drop(spec);
-    match started {
-        Ok(pid) => {
-            shim.main = pid;
-            shim.send(&Report::Spawned {
-                id,
-                pid: pid as u32,
-            });
-            shim.watch();
-        }
-        Err(failure) => shim.send(&Report::SpawnFailed { id, failure }),
+        ready = Ok(());
+        next = wait(common, orders);
     }
-    shim.send_rest();
 }
 
+/// Waits for the next task; `None` when there is none to come.
+fn wait(common: &Common, orders: &OwnedFd) -> Option<Start> {
+    loop {
+        let mut list = [
+            Poll::readable(orders.as_fd()),
+            Poll::readable(common.signals.as_fd()),
+            Poll::hangup(common.reports.as_fd()),
+        ];
+        sys::poll(&mut list, None);
+        while sys::read_signal(common.signals.as_fd()).is_some() {}
+        if list[2].is_broken() || sys::parent_pid() != common.guardian {
+            return None;
+        }
+        match orders::receive(orders.as_fd()) {
+            Received::Order(Order::Start(start)) => return Some(start),
+            // For the task before: it had just ended.
+            Received::Order(Order::Terminate { .. } | Order::Kill { .. }) | Received::Nothing => {}
+            Received::End => return None,
+        }
+    }
+}
+
+/// A start in full.
+struct Task {
+    spec: SpawnSpec,
+    streams: [Option<OwnedFd>; 3],
+}
+
+impl Task {
+    fn decode(start: Start) -> Result<Self, WireError> {
+        let mut descriptors = start.streams.into_iter();
+        match Request::decode(&mut Reader(&start.request))? {
+            Request::Spawn { spec, streams, .. } => Ok(Task {
+                spec,
+                streams: streams.map(|given| if given { descriptors.next() } else { None }),
+            }),
+            _ => Err(WireError::Truncated),
+        }
+    }
+}
+
+/// A shim with one task.
 struct Shim<'a> {
     common: &'a Common,
+    orders: &'a OwnedFd,
     id: u64,
     oom_kills: u64,
+    /// Of all processes of the task that were reaped.
+    usage: Usage,
     main: Pid,
     /// Of the main process, once reaped.
     status: Option<ExitStatus>,
@@ -115,7 +115,68 @@ struct Shim<'a> {
     guardian_gone: bool,
 }
 
-impl Shim<'_> {
+impl<'a> Shim<'a> {
+    fn new(common: &'a Common, orders: &'a OwnedFd, start: &Start) -> Self {
+        Shim {
+            common,
+            orders,
+            id: start.id,
+            oom_kills: start.oom_kills,
+            usage: Usage::default(),
+            main: 0,
+            status: None,
+            killed_by: KilledBy::None,
+            memory_limit_hit: None,
+            leftovers: 0,
+            terminate_until: None,
+            sweeper: None,
+            memory: None,
+            unsent: VecDeque::new(),
+            guardian_gone: false,
+        }
+    }
+
+    /// Runs the task to the end of its tree and reports it, or why it did not start. `ready`: what became of the shim's
+    /// own preparations. True if the guardian is gone.
+    fn run(mut self, start: Start, ready: io::Result<()>) -> bool {
+        let id = self.id;
+        match self.launch(start, ready) {
+            Ok(pid) => {
+                self.main = pid;
+                self.send(&Report::Spawned {
+                    id,
+                    pid: pid as u32,
+                });
+                self.watch();
+            }
+            Err(failure) => self.send(&Report::SpawnFailed { id, failure }),
+        }
+        self.send_rest();
+        self.guardian_gone
+    }
+
+    /// The task alone holds its streams afterwards, so that their readers see the end of the tree as the end of the
+    /// stream.
+    fn launch(&mut self, start: Start, ready: io::Result<()>) -> Result<Pid, SpawnFailure> {
+        let bad = |detail: String, errno| SpawnFailure {
+            kind: SpawnFailureKind::Other,
+            errno,
+            detail,
+        };
+        let Task { spec, streams } =
+            Task::decode(start).map_err(|error| bad(format!("its request: {error}"), 0))?;
+        ready.map_err(|error| {
+            let detail = format!("{:?} (step: its shim)", spec.argv[0]);
+            bad(detail, error.raw_os_error().unwrap_or(0))
+        })?;
+        self.memory = spec.limits.memory_bytes.map(MemoryWatch::new);
+        let null = self.common.null.as_raw_fd();
+        let stdio = streams
+            .each_ref()
+            .map(|fd| fd.as_ref().map_or(null, AsRawFd::as_raw_fd));
+        launch::launch(&spec, stdio)
+    }
+
     /// Returns when the tree is empty, with the ending reported.
     fn watch(&mut self) {
         while self.reap() {
@@ -130,10 +191,15 @@ impl Shim<'_> {
                 (false, true) => Poll::hangup(self.common.reports.as_fd()),
                 (false, false) => Poll::writable(self.common.reports.as_fd()),
             };
+            let orders = match self.guardian_gone {
+                true => Poll::nothing(),
+                false => Poll::readable(self.orders.as_fd()),
+            };
             let mut list = [
                 Poll::readable(self.common.signals.as_fd()),
                 deadline,
                 reports,
+                orders,
             ];
             sys::poll(&mut list, timeout);
             if list[1].is_readable() {
@@ -143,11 +209,14 @@ impl Shim<'_> {
                 self.lose_guardian();
             }
             self.flush();
+            if list[3].is_readable() {
+                self.take_orders();
+            }
             if list[0].is_readable() {
                 self.take_signals();
             }
         }
-        let usage = sys::children_usage();
+        let usage = self.usage;
         let status = self.status.unwrap_or(ExitStatus::Unknown);
         let killed =
             status == ExitStatus::Signal(libc::SIGKILL) && self.killed_by == KilledBy::None;
@@ -159,8 +228,8 @@ impl Shim<'_> {
             memory_limit_hit: self.memory_limit_hit,
             leftovers: self.leftovers,
             max_rss_kb: usage.max_rss_kb,
-            user_cpu_ms: usage.user_ms,
-            system_cpu_ms: usage.system_ms,
+            user_cpu_ms: usage.user_ms(),
+            system_cpu_ms: usage.system_ms(),
         }));
     }
 
@@ -170,7 +239,10 @@ impl Shim<'_> {
             match sys::reap_any() {
                 Reaped::NoneEnded => return true,
                 Reaped::NoChildren => return false,
-                Reaped::Child { pid, status, .. } if pid == self.main && self.status.is_none() => {
+                Reaped::Child { pid, status, usage }
+                    if pid == self.main && self.status.is_none() =>
+                {
+                    self.usage.add(usage);
                     self.status = Some(exit_status(status));
                     // During a grace what the main process leaves keeps the rest of it: a shell dies of the SIGTERM
                     // at once, while its child may still be tidying up.
@@ -178,7 +250,8 @@ impl Shim<'_> {
                         self.sweeper.get_or_insert_with(Sweeper::new);
                     }
                 }
-                Reaped::Child { status, .. } => {
+                Reaped::Child { status, usage, .. } => {
+                    self.usage.add(usage);
                     let killed = exit_status(status) == ExitStatus::Signal(libc::SIGKILL);
                     if killed && self.status.is_some() && self.killed_by == KilledBy::None {
                         self.leftovers += 1;
@@ -211,21 +284,25 @@ impl Shim<'_> {
     }
 
     fn take_signals(&mut self) {
-        while let Some(received) = sys::read_signal(self.common.signals.as_fd()) {
-            if received.signal == libc::SIGCHLD {
-                continue;
-            }
-            if sys::parent_pid() != self.common.guardian {
+        while let Some(signal) = sys::read_signal(self.common.signals.as_fd()) {
+            if signal != libc::SIGCHLD && sys::parent_pid() != self.common.guardian {
                 self.lose_guardian();
-            } else if received.sender != self.common.guardian {
-                // Not an order: any process of the same user could send it.
-            } else if received.signal == sys::rt_signal(ORDER_TERMINATE) {
-                self.terminate(Duration::from_millis(received.value.max(0) as u64));
-            } else if received.signal == sys::rt_signal(ORDER_KILL) {
-                let reason = u8::try_from(received.value)
-                    .ok()
-                    .and_then(KilledBy::from_number);
-                self.kill(reason.unwrap_or(KilledBy::Kill));
+            }
+        }
+    }
+
+    fn take_orders(&mut self) {
+        loop {
+            match orders::receive(self.orders.as_fd()) {
+                Received::Order(Order::Terminate { id, grace_ms }) if id == self.id => {
+                    self.terminate(Duration::from_millis(u64::from(grace_ms)));
+                }
+                Received::Order(Order::Kill { id, reason }) if id == self.id => self.kill(reason),
+                // Of the task before: it had just ended.
+                Received::Order(Order::Terminate { .. } | Order::Kill { .. }) => {}
+                Received::Nothing => return,
+                // A shim that is busy is given nothing: the two ends disagree.
+                Received::Order(Order::Start(_)) | Received::End => return self.lose_guardian(),
             }
         }
     }

@@ -52,7 +52,7 @@ struct Child<'a> {
 }
 
 /// The stack of the child until its exec, a few small frames deep.
-const STACK: usize = 32 * 1024;
+const STACK: usize = 12 * 1024;
 
 /// Starts the program; returns when it runs (after exec) or has failed to.
 ///

@@ -16,11 +16,11 @@ pub(crate) use descriptors::{
 };
 pub(crate) use exec::{ExecError, ExecPlan, Stage, spawn_exec};
 pub(crate) use process::{
-    Fork, Pid, Reaped, Usage, children_usage, exit_now, fork, kill, kill_group, parent_pid, pidfd,
-    reap_any, self_pid, set_child_subreaper, set_name, set_parent_death_signal, start_session,
+    Fork, Pid, Reaped, Usage, exit_now, fork, kill, kill_group, parent_pid, pidfd, reap_any,
+    self_pid, set_child_subreaper, set_name, set_parent_death_signal, start_session,
 };
-pub(crate) use signals::{block_all_and_reset, queue_signal, read_signal, rt_signal, signal_fd};
-pub(crate) use socket::{MAX_FDS, receive, send_with_fds};
+pub(crate) use signals::{block_all_and_reset, read_signal, rt_signal, signal_fd};
+pub(crate) use socket::{MAX_FDS, packet_socket_pair, receive, send_with_fds};
 pub(crate) use users::user_by_name;
 
 use std::io;

@@ -53,27 +53,36 @@ pub(crate) fn kill_group(group: Pid, signal: libc::c_int) -> bool {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
     pub(crate) max_rss_kb: u64,
-    pub(crate) user_ms: u64,
-    pub(crate) system_ms: u64,
+    user_us: u64,
+    system_us: u64,
+}
+
+impl Usage {
+    /// Adds what another process has used.
+    pub(crate) fn add(&mut self, other: Usage) {
+        self.max_rss_kb = self.max_rss_kb.max(other.max_rss_kb);
+        self.user_us += other.user_us;
+        self.system_us += other.system_us;
+    }
+
+    pub(crate) fn user_ms(&self) -> u64 {
+        self.user_us / 1000
+    }
+
+    pub(crate) fn system_ms(&self) -> u64 {
+        self.system_us / 1000
+    }
 }
 
 impl From<libc::rusage> for Usage {
     fn from(raw: libc::rusage) -> Self {
-        let ms = |time: libc::timeval| time.tv_sec as u64 * 1000 + time.tv_usec as u64 / 1000;
+        let us = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
         Usage {
             max_rss_kb: raw.ru_maxrss as u64,
-            user_ms: ms(raw.ru_utime),
-            system_ms: ms(raw.ru_stime),
+            user_us: us(raw.ru_utime),
+            system_us: us(raw.ru_stime),
         }
     }
-}
-
-pub(crate) fn children_usage() -> Usage {
-    // SAFETY: rusage is plain data, for which zeroes are valid.
-    let mut raw: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: `raw` is a valid rusage that the call only writes to.
-    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &mut raw) };
-    raw.into()
 }
 
 pub(crate) enum Reaped {

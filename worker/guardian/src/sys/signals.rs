@@ -1,6 +1,6 @@
 //! Signals: everything blocked, what matters read from a descriptor.
 
-use super::{Pid, check};
+use super::check;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -61,35 +61,13 @@ pub(crate) fn signal_fd(signals: &[libc::c_int]) -> io::Result<OwnedFd> {
     }
 }
 
-/// A signal read from the descriptor: number, sender, and the value sent with it.
-pub(crate) struct Received {
-    pub(crate) signal: libc::c_int,
-    pub(crate) sender: Pid,
-    pub(crate) value: i32,
-}
-
-/// The next pending signal, if any.
-pub(crate) fn read_signal(fd: BorrowedFd<'_>) -> Option<Received> {
+/// The number of the next pending signal, if any.
+pub(crate) fn read_signal(fd: BorrowedFd<'_>) -> Option<libc::c_int> {
     // SAFETY: signalfd_siginfo is plain data; the kernel writes whole records of exactly this size.
     unsafe {
         let mut info: libc::signalfd_siginfo = std::mem::zeroed();
         let size = size_of::<libc::signalfd_siginfo>();
         let read = libc::read(fd.as_raw_fd(), (&raw mut info).cast(), size);
-        (read == size as isize).then_some(Received {
-            signal: info.ssi_signo as libc::c_int,
-            sender: info.ssi_pid as Pid,
-            value: info.ssi_int,
-        })
+        (read == size as isize).then_some(info.ssi_signo as libc::c_int)
     }
-}
-
-/// Sends a signal with a number to a process.
-pub(crate) fn queue_signal(pid: Pid, signal: libc::c_int, value: i32) -> io::Result<()> {
-    // The C union keeps an int in its first bytes, whatever the width and order of a pointer.
-    let mut bytes = [0u8; size_of::<libc::sigval>()];
-    bytes[..4].copy_from_slice(&value.to_ne_bytes());
-    // SAFETY: sigval is plain data of this size; no bit pattern is invalid and nobody follows it as a pointer.
-    let value: libc::sigval = unsafe { std::mem::transmute(bytes) };
-    // SAFETY: sigqueue has no memory preconditions.
-    check(unsafe { libc::sigqueue(pid, signal, value) }).map(drop)
 }

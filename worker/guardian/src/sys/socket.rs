@@ -1,4 +1,4 @@
-//! Bytes and descriptors over a Unix stream socket.
+//! Bytes and descriptors over a Unix socket.
 
 use super::check;
 use std::io;
@@ -11,6 +11,18 @@ pub(crate) const MAX_FDS: usize = 3;
 /// Room for one control message with [`MAX_FDS`] descriptors, aligned as its header wants.
 #[repr(C, align(8))]
 struct Control([u8; 64]);
+
+/// Two connected sockets that keep packets whole and in order, non-blocking and close-on-exec; the end of one side is seen
+/// on the other.
+pub(crate) fn packet_socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut pair: [RawFd; 2] = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: the call writes two descriptors, which have no other owner.
+    unsafe {
+        check(libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()))?;
+        Ok((OwnedFd::from_raw_fd(pair[0]), OwnedFd::from_raw_fd(pair[1])))
+    }
+}
 
 /// Sends bytes with descriptors attached to the first of them; returns how many bytes went.
 pub(crate) fn send_with_fds(

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures chain, fan-out and standalone on this machine. Arguments go to gristmill-loadtest, which starts private
-# servers unless GRISTMILL_TEST_{DATABASE,AMQP,REDIS}_URL name some.
+# Measures Gristmill on this machine, every figure that has a target. Arguments go to gristmill-loadtest instead, which
+# starts private servers unless GRISTMILL_TEST_{DATABASE,AMQP,REDIS}_URL name some. PEERS=celery measures Celery as well.
 #
 # Release builds, without the data engine, which no benchmark here runs and which takes most of a release build's time.
 set -euo pipefail
@@ -9,5 +9,6 @@ cargo build --release -p gristmill -p gristmill-loadtest
 target=${CARGO_TARGET_DIR:-target}
 export GRISTMILL_BIN_DIR
 GRISTMILL_BIN_DIR=$(cd "$target/release" && pwd)
-[ $# -gt 0 ] || set -- bench
+export GRISTMILL_BENCH_PEERS=$PWD/scripts/bench-peers
+[ $# -gt 0 ] || set -- bench --all ${PEERS:+"--peers=$PEERS"}
 exec "$GRISTMILL_BIN_DIR/gristmill-loadtest" "$@"

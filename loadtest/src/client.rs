@@ -3,7 +3,7 @@
 use crate::error::{LoadError, Result};
 use chrono::{DateTime, Utc};
 use reqwest::{Method, RequestBuilder, StatusCode};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -120,12 +120,16 @@ impl Client {
         body_of::<Value>("POST", &path, request).await.map(drop)
     }
 
-    /// Makes a pool.
+    /// Makes a pool, unless there is one.
     pub async fn add_pool(&self, name: &str, slots: usize) -> Result<()> {
         let path = "/api/v2/pools";
         let body = json!({"name": name, "slots": slots, "description": "load test", "include_deferred": false});
         let request = self.request(Method::POST, path).json(&body);
-        body_of::<Value>("POST", path, request).await.map(drop)
+        match done("POST", path, request).await {
+            // Another scenario made it before.
+            Err(LoadError::Refused { status: 409, .. }) => Ok(()),
+            other => other,
+        }
     }
 
     /// Names of the workers that are there.
@@ -135,10 +139,12 @@ impl Client {
         Ok(answer["workers"].as_array().map_or(0, Vec::len))
     }
 
-    /// Asks for a run and does not wait for it.
-    pub async fn trigger(&self, dag_id: &str) -> Result<Triggered> {
+    /// Asks for a run with this conf and does not wait for it. A conf of `()` is an empty one.
+    pub async fn trigger(&self, dag_id: &str, conf: &impl Serialize) -> Result<Triggered> {
         let path = format!("/api/v2/dags/{dag_id}/dagRuns");
-        let request = self.request(Method::POST, &path).json(&json!({}));
+        let request = self
+            .request(Method::POST, &path)
+            .json(&json!({"conf": conf}));
         let (sent_at, clock) = (Utc::now(), Instant::now());
         let (_, run): (_, Run) = body_of("POST", &path, request).await?;
         Ok(Triggered {
@@ -161,6 +167,51 @@ impl Client {
         }
     }
 
+    /// A run as it is now.
+    pub async fn run(&self, dag_id: &str, run_id: &str) -> Result<Run> {
+        let path = format!("/api/v2/dags/{dag_id}/dagRuns/{run_id}");
+        let request = self.request(Method::GET, &path);
+        Ok(body_of("GET", &path, request).await?.1)
+    }
+
+    /// Stops a run.
+    pub async fn cancel(&self, dag_id: &str, run_id: &str) -> Result<()> {
+        let path = format!("/api/v2/dags/{dag_id}/dagRuns/{run_id}/cancel");
+        done("POST", &path, self.request(Method::POST, &path)).await
+    }
+
+    /// Deletes a DAG with its runs.
+    pub async fn delete_dag(&self, dag_id: &str) -> Result<()> {
+        let path = format!("/api/v2/dags/{dag_id}");
+        done("DELETE", &path, self.request(Method::DELETE, &path)).await
+    }
+
+    /// Deletes a pool.
+    pub async fn delete_pool(&self, name: &str) -> Result<()> {
+        let path = format!("/api/v2/pools/{name}");
+        done("DELETE", &path, self.request(Method::DELETE, &path)).await
+    }
+
+    /// Waits until a run has ended, and shows it every second until then.
+    pub async fn watch(
+        &self,
+        dag_id: &str,
+        run_id: &str,
+        deadline: Duration,
+        mut see: impl FnMut(&Run),
+    ) -> Result<Run> {
+        let path = format!("/api/v2/dags/{dag_id}/dagRuns/{run_id}/wait?timeout=1s");
+        let start = Instant::now();
+        while start.elapsed() < deadline {
+            let (status, run) = body_of("GET", &path, self.request(Method::GET, &path)).await?;
+            see(&run);
+            if status == StatusCode::OK {
+                return Ok(run);
+            }
+        }
+        Err(not_ended(dag_id, run_id, start))
+    }
+
     /// Waits until a run has ended.
     pub async fn wait(&self, dag_id: &str, run_id: &str, deadline: Duration) -> Result<Run> {
         let path = format!("/api/v2/dags/{dag_id}/dagRuns/{run_id}/wait?timeout={HOLD}");
@@ -171,11 +222,7 @@ impl Client {
                 return Ok(run);
             }
         }
-        Err(LoadError::NotEnded {
-            dag_id: dag_id.to_owned(),
-            run_id: run_id.to_owned(),
-            waited: start.elapsed(),
-        })
+        Err(not_ended(dag_id, run_id, start))
     }
 
     /// All task instances of a run.
@@ -217,6 +264,29 @@ impl Client {
             .request(method, format!("{}{path}", self.base))
             .bearer_auth(&self.token)
     }
+}
+
+fn not_ended(dag_id: &str, run_id: &str, start: Instant) -> LoadError {
+    LoadError::NotEnded {
+        dag_id: dag_id.to_owned(),
+        run_id: run_id.to_owned(),
+        waited: start.elapsed(),
+    }
+}
+
+/// Sends a request whose answer's body does not matter.
+async fn done(method: &'static str, path: &str, request: RequestBuilder) -> Result<()> {
+    let answer = request.send().await?;
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(());
+    }
+    Err(LoadError::Refused {
+        method,
+        path: path.to_owned(),
+        status: status.as_u16(),
+        body: answer.text().await?,
+    })
 }
 
 /// The status and body of an answer that is a success.

@@ -21,7 +21,7 @@ pub use self::{
 use crate::{
     client::Client,
     error::Result,
-    measure::{Groups, statements::Statements},
+    measure::{Groups, Messages, statements::Statements},
 };
 use gristmill_testkit::{DataDir, Role, roles, wait};
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,8 @@ pub struct Deployment {
     pub processes: Groups,
     /// Where its SQL statements are counted.
     pub statements: Statements,
+    /// Where its broker's messages are counted.
+    pub messages: Messages,
     // Fields are dropped in order: the roles first, then what they use.
     members: Vec<Member>,
     servers: Option<Servers>,

@@ -1,7 +1,7 @@
 //! What can go wrong while measuring. A slow figure is none of it.
 
 use gristmill_testkit::TestkitError;
-use std::time::Duration;
+use std::{io, path::PathBuf, time::Duration};
 
 pub type Result<T, E = LoadError> = std::result::Result<T, E>;
 
@@ -49,7 +49,23 @@ pub enum LoadError {
     #[error("`gristmill migrate` failed:\n{0}")]
     Migrate(String),
     #[error("cannot run `sh -c true`, which hops are compared with: {0}")]
-    Shell(std::io::Error),
+    Shell(io::Error),
+    #[error("{} cannot be read as figures: {why}", path.display())]
+    Unreadable { path: PathBuf, why: String },
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error(
+        "{} holds no counted figure: measure the baseline with `bench --save`, fan-outs included", .0.display()
+    )]
+    NothingToCompare(PathBuf),
+    #[error("{peer} cannot be measured: {why}")]
+    Peer { peer: &'static str, why: String },
+    #[error("a deployment at a URL needs a token: set GRISTMILL_TOKEN, or give --token")]
+    NoToken,
+    #[error("{0}")]
+    Usage(&'static str),
+    #[error("the tool itself failed: {0}")]
+    Task(tokio::task::JoinError),
     #[error("cannot write the report: {0}")]
     Report(#[from] serde_json::Error),
 }

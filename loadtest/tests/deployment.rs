@@ -43,7 +43,7 @@ async fn every_part_can_be_reached_and_taken_away() {
         proxy.restore();
     }
     let triggered = wait::until("the database to be back", DEADLINE, async || {
-        first.trigger("one").await.ok()
+        first.trigger("one", &()).await.ok()
     })
     .await
     .unwrap();

@@ -159,6 +159,11 @@ impl Vhost {
         &self.url
     }
 
+    /// Management API of its server with credentials, as [`env::AMQP_ADMIN_URL`] takes it.
+    pub fn admin_url(&self) -> String {
+        self.management.url()
+    }
+
     /// Name of the virtual host.
     pub fn name(&self) -> &str {
         &self.name

@@ -6,7 +6,7 @@
 //! exit on the same machine. It then holds everything between exit and spawn: reaping, the log, the events, the
 //! database, the broker and the next task's preparation. `end_date` to `start_date` is reported beside.
 
-use super::{Bench, DEADLINE, dags, trigger::milliseconds};
+use super::{Bench, DEADLINE, check, dags, trigger::milliseconds};
 use crate::{
     error::{LoadError, Result},
     measure::{IdleRates, Meter, percentile},
@@ -36,7 +36,7 @@ impl Bench<'_> {
         results.add_cost("chain", &cost, runs.len() * dags::CHAIN_LENGTH);
         // Read afterwards, so that reading is in no figure.
         for run in runs {
-            self.check(dags::CHAIN, &run, dags::CHAIN_LENGTH).await?;
+            check(self.deployment, dags::CHAIN, &run, dags::CHAIN_LENGTH).await?;
             let mut tasks = client.task_instances(dags::CHAIN, &run.dag_run_id).await?;
             tasks.sort_by(|a, b| a.task_id.cmp(&b.task_id));
             for pair in tasks.windows(2) {

@@ -1,6 +1,6 @@
 //! A burst of small runs.
 
-use super::{Bench, DEADLINE, dags};
+use super::{Bench, DEADLINE, check, dags};
 use crate::{
     error::Result,
     report::{Figure, Results},
@@ -14,7 +14,7 @@ impl Bench<'_> {
         for _ in 0..self.args.repetitions {
             let clock = Instant::now();
             let runs = try_join_all((0..dags::BURST).map(|_| async {
-                let triggered = client.trigger(dags::DIAMOND).await?;
+                let triggered = client.trigger(dags::DIAMOND, &()).await?;
                 let run = client
                     .wait(dags::DIAMOND, &triggered.run_id, DEADLINE)
                     .await?;
@@ -27,7 +27,7 @@ impl Bench<'_> {
                     Figure::BurstTrigger,
                     triggered.answered_in.as_secs_f64() * 1e3,
                 );
-                self.check(dags::DIAMOND, &run, dags::DIAMOND_SIZE).await?;
+                check(self.deployment, dags::DIAMOND, &run, dags::DIAMOND_SIZE).await?;
             }
         }
         Ok(())

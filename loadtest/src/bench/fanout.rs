@@ -1,6 +1,6 @@
 //! Many tasks side by side in one run.
 
-use super::{Bench, DEADLINE, dags};
+use super::{Bench, DEADLINE, check, dags};
 use crate::{
     error::Result,
     measure::{IdleRates, Meter},
@@ -17,6 +17,7 @@ pub(super) struct Fanout {
     cpu: Figure,
     statements: Figure,
     commits: Figure,
+    messages: Figure,
 }
 
 pub(super) const SHELL: Fanout = Fanout {
@@ -26,6 +27,7 @@ pub(super) const SHELL: Fanout = Fanout {
     cpu: Figure::ShellCpu,
     statements: Figure::ShellStatements,
     commits: Figure::ShellCommits,
+    messages: Figure::ShellMessages,
 };
 
 pub(super) const NOOP: Fanout = Fanout {
@@ -35,16 +37,19 @@ pub(super) const NOOP: Fanout = Fanout {
     cpu: Figure::NoopCpu,
     statements: Figure::NoopStatements,
     commits: Figure::NoopCommits,
+    messages: Figure::NoopMessages,
 };
 
 impl Bench<'_> {
     pub(super) async fn fanout(
         &self,
         kind: Fanout,
+        tasks: u32,
         idle: &IdleRates,
         results: &mut Results,
     ) -> Result<()> {
-        let tasks = self.args.tasks as usize;
+        let tasks = tasks as usize;
+        let published = self.deployment.messages.count().await;
         for _ in 0..self.args.repetitions {
             let meter = Meter::start(self.deployment).await;
             let clock = Instant::now();
@@ -55,7 +60,7 @@ impl Bench<'_> {
                 .await?;
             let wall = clock.elapsed().as_secs_f64();
             let cost = meter.stop(idle).await;
-            self.check(kind.dag_id, &run, tasks).await?;
+            check(self.deployment, kind.dag_id, &run, tasks).await?;
             results.add(kind.rate, tasks as f64 / wall);
             results.add(kind.cpu, cost.cpu_total() * 1000.0 / tasks as f64);
             if let (Some(statements), Some(commits)) = (cost.statements, cost.commits) {
@@ -63,6 +68,11 @@ impl Bench<'_> {
                 results.add(kind.commits, commits / tasks as f64);
             }
             results.add_cost(kind.name, &cost, tasks);
+        }
+        // Read after all repetitions: the broker's statistics are seconds late.
+        if let (Some(before), Some(after)) = (published, self.deployment.messages.count().await) {
+            let all = tasks as f64 * f64::from(self.args.repetitions);
+            results.add(kind.messages, (after - before) / all);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Single shell tasks, one run after the other.
 
-use super::{Bench, DEADLINE, dags};
+use super::{Bench, DEADLINE, check, dags};
 use crate::{
     error::Result,
     report::{Figure, Results},
@@ -14,11 +14,11 @@ impl Bench<'_> {
     pub(super) async fn trigger(&self, results: &mut Results) -> Result<()> {
         let client = &self.deployment.client;
         for _ in 0..RUNS * self.args.repetitions {
-            let triggered = client.trigger(dags::SINGLE).await?;
+            let triggered = client.trigger(dags::SINGLE, &()).await?;
             let run = client
                 .wait(dags::SINGLE, &triggered.run_id, DEADLINE)
                 .await?;
-            self.check(dags::SINGLE, &run, 1).await?;
+            check(self.deployment, dags::SINGLE, &run, 1).await?;
             results.add(
                 Figure::TriggerAnswer,
                 triggered.answered_in.as_secs_f64() * 1e3,

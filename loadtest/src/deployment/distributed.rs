@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     error::{LoadError, Result},
-    measure::{Groups, statements::Statements},
+    measure::{Groups, Messages, statements::Statements},
 };
 use gristmill_testkit::{DataDir, free_port, roles};
 
@@ -84,6 +84,7 @@ pub async fn start(layout: &Layout) -> Result<Deployment> {
         client,
         processes,
         statements,
+        messages: Messages::of_vhost(servers.admin_url(), servers.amqp_url()),
         members,
         servers: Some(servers),
         folder: Some(folder),

@@ -4,7 +4,7 @@ use super::{Deployment, Kind};
 use crate::{
     client::Client,
     error::Result,
-    measure::{Groups, statements::Statements},
+    measure::{Groups, Messages, statements::Statements},
 };
 
 /// Connects to the API server at `url` (`http://host:port`) with an access token. Its processes and its database are not
@@ -18,6 +18,7 @@ pub async fn connect(url: &str, token: &str) -> Result<Deployment> {
         statements: Statements::Nowhere,
         client,
         processes: Groups::default(),
+        messages: Messages::nowhere(),
         members: Vec::new(),
         servers: None,
         folder: None,

@@ -15,6 +15,7 @@ pub struct Servers {
     database_url: String,
     amqp_url: String,
     redis_url: String,
+    admin_url: String,
 }
 
 /// One server: ours alone, or a part of one that is named by the environment.
@@ -69,6 +70,10 @@ impl Servers {
                 Backing::Private(server) => server.url(),
                 Backing::Named(vhost) => vhost.url().to_owned(),
             },
+            admin_url: match &rabbitmq {
+                Backing::Private(server) => server.admin_url(),
+                Backing::Named(vhost) => vhost.admin_url(),
+            },
             redis_url: match &redis {
                 Backing::Private(server) => server.url(),
                 Backing::Named(number) => number.url().to_owned(),
@@ -92,6 +97,11 @@ impl Servers {
     /// `redis://…`, not through any proxy.
     pub fn redis_url(&self) -> &str {
         &self.redis_url
+    }
+
+    /// RabbitMQ's management API with credentials.
+    pub fn admin_url(&self) -> &str {
+        &self.admin_url
     }
 
     /// The private PostgreSQL; an error when the deployment stands on a named one.

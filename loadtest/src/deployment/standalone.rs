@@ -3,7 +3,7 @@
 use super::{Deployment, Duty, Kind, Layout, Member, PASSWORD, ready};
 use crate::{
     error::Result,
-    measure::{Groups, statements::Statements},
+    measure::{Groups, Messages, statements::Statements},
 };
 use gristmill_testkit::{DataDir, free_port, roles};
 
@@ -37,6 +37,7 @@ pub async fn start(layout: &Layout) -> Result<Deployment> {
         statements: Statements::of_metrics(client.clone()),
         client,
         processes,
+        messages: Messages::nowhere(),
         members: vec![Member {
             duty: Duty::Standalone,
             number: 0,

@@ -20,13 +20,16 @@ pub struct Meter<'a> {
 }
 
 /// What was used, by all processes of a deployment.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Cost {
     /// CPU seconds by group of processes.
     pub cpu: BTreeMap<&'static str, f64>,
     /// SQL statements and commits, where they are counted.
     pub statements: Option<f64>,
     pub commits: Option<f64>,
+    /// Milliseconds within statements, and blocks of tables and indexes that they touched.
+    pub statement_ms: Option<f64>,
+    pub blocks: Option<f64>,
 }
 
 /// What a second without load costs.
@@ -49,14 +52,18 @@ impl<'a> Meter<'a> {
         let seconds = self.start.elapsed().as_secs_f64();
         let cpu = self.deployment.processes.cpu_seconds();
         let counts = self.deployment.statements.count().await;
-        let since = |of: fn(&Counts) -> f64| Some(of(counts.as_ref()?) - of(self.counts.as_ref()?));
+        let since = |of: fn(&Counts) -> Option<f64>| {
+            Some(of(counts.as_ref()?)? - of(self.counts.as_ref()?)?)
+        };
         let cost = Cost {
             cpu: cpu
                 .into_iter()
                 .map(|(group, now)| (group, now - self.cpu.get(group).unwrap_or(&0.0)))
                 .collect(),
-            statements: since(|counts| counts.statements),
-            commits: since(|counts| counts.commits),
+            statements: since(|counts| Some(counts.statements)),
+            commits: since(|counts| Some(counts.commits)),
+            statement_ms: since(|counts| counts.statement_ms),
+            blocks: since(|counts| counts.blocks),
         };
         (cost, seconds)
     }
@@ -85,23 +92,24 @@ impl Cost {
                 .collect(),
             statements: self.statements.map(|count| count * factor),
             commits: self.commits.map(|count| count * factor),
+            statement_ms: self.statement_ms.map(|count| count * factor),
+            blocks: self.blocks.map(|count| count * factor),
         }
     }
 
     fn minus(self, idle: &IdleRates, seconds: f64) -> Self {
         let less = |used: f64, rate: f64| (used - rate * seconds).max(0.0);
+        let less_of = |used: Option<f64>, rate: Option<f64>| Some(less(used?, rate.unwrap_or(0.0)));
         Self {
             cpu: self
                 .cpu
                 .into_iter()
                 .map(|(group, used)| (group, less(used, *idle.cpu.get(group).unwrap_or(&0.0))))
                 .collect(),
-            statements: self
-                .statements
-                .map(|count| less(count, idle.statements.unwrap_or(0.0))),
-            commits: self
-                .commits
-                .map(|count| less(count, idle.commits.unwrap_or(0.0))),
+            statements: less_of(self.statements, idle.statements),
+            commits: less_of(self.commits, idle.commits),
+            statement_ms: less_of(self.statement_ms, idle.statement_ms),
+            blocks: less_of(self.blocks, idle.blocks),
         }
     }
 }
@@ -114,7 +122,7 @@ mod tests {
         Cost {
             cpu: [("api", cpu)].into(),
             statements: Some(statements),
-            commits: None,
+            ..Cost::default()
         }
     }
 

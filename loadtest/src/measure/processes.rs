@@ -58,6 +58,14 @@ impl Groups {
         used
     }
 
+    /// The first process of a group, as it was when the deployment started.
+    pub fn root(&self, name: &str) -> Option<u32> {
+        self.roots
+            .iter()
+            .find(|group| group.name == name)
+            .map(|group| group.root)
+    }
+
     /// Names of the groups that are ours.
     pub fn ours(&self) -> BTreeSet<&'static str> {
         self.roots
@@ -80,7 +88,7 @@ impl Groups {
     }
 }
 
-fn pss_kib(pid: u32) -> Option<u64> {
+pub(super) fn pss_kib(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     line.split_whitespace().next()?.parse().ok()

@@ -18,6 +18,25 @@ impl Samples {
         percentile(&self.values, 50.0)
     }
 
+    /// The nearest-rank percentile. No values, no percentile.
+    pub fn percentile(&self, percent: f64) -> Option<f64> {
+        percentile(&self.values, percent)
+    }
+
+    /// Percentiles for a plot, of what was sampled often enough to have some.
+    pub fn distribution(&self) -> Vec<(f64, f64)> {
+        const PERCENTS: [f64; 15] = [
+            1.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 95.0, 98.0, 99.0, 100.0,
+        ];
+        if self.values.len() < 20 {
+            return Vec::new();
+        }
+        PERCENTS
+            .into_iter()
+            .filter_map(|percent| Some((percent, percentile(&self.values, percent)?)))
+            .collect()
+    }
+
     pub fn values(&self) -> &[f64] {
         &self.values
     }

@@ -1,20 +1,21 @@
 //! The machine that figures were measured on.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs;
 
 /// What a reader must know to compare figures.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
     #[serde(skip)]
-    pub(super) looked_at: DateTime<Utc>,
-    pub(super) processors: usize,
-    pub(super) model: String,
-    pub(super) memory_gib: f64,
-    pub(super) kernel: String,
-    /// Load average of one minute before the first scenario.
-    pub(super) load_before: f64,
+    pub looked_at: DateTime<Utc>,
+    pub processors: usize,
+    pub model: String,
+    pub memory_gib: f64,
+    pub kernel: String,
+    /// Load average of one minute before the first scenario, and after the last.
+    pub load_before: f64,
+    pub load_after: f64,
 }
 
 impl Machine {
@@ -34,12 +35,18 @@ impl Machine {
             memory_gib: (memory_kib / 1024.0 / 1024.0).round(),
             kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
             load_before: load_average(),
+            load_after: 0.0,
         }
+    }
+
+    /// Looks again, at the end.
+    pub fn finish(&mut self) {
+        self.load_after = load_average();
     }
 }
 
 /// Load average of the last minute.
-pub(super) fn load_average() -> f64 {
+fn load_average() -> f64 {
     fs::read_to_string("/proc/loadavg")
         .ok()
         .and_then(|text| text.split_whitespace().next()?.parse().ok())

@@ -23,6 +23,9 @@ pub fn settle(ws: &mut WorkingSet) -> Missing {
     }
     while let Some((run, task_idx, by)) = ws.widened.pop_front() {
         for node in downstream_nodes(ws, run, task_idx) {
+            if !is_undecided(ws, node) {
+                continue;
+            }
             if let Some(row) = ws.ti_mut(node) {
                 row.counters.total += by;
             }
@@ -80,13 +83,15 @@ fn downstream_nodes(ws: &WorkingSet, run: RunPk, task_idx: TaskIdx) -> Vec<TiPk>
         .collect()
 }
 
+/// A decided node's counters are of no use any more: it is not written again for them.
+fn is_undecided(ws: &WorkingSet, node: TiPk) -> bool {
+    ws.ti(node)
+        .is_some_and(|row| row.state == TaskState::None && row.expanded_len.is_none())
+}
+
 fn count(ws: &mut WorkingSet, node: TiPk, ending: TaskState) {
     ws.edges_counted += 1;
-    // A decided node's counters are of no use any more: it is not written again for them.
-    if !ws
-        .ti(node)
-        .is_some_and(|row| row.state == TaskState::None && row.expanded_len.is_none())
-    {
+    if !is_undecided(ws, node) {
         return;
     }
     if let Some(row) = ws.ti_mut(node) {
@@ -129,9 +134,6 @@ pub(super) fn evaluate(ws: &mut WorkingSet, node: TiPk) -> Option<()> {
 }
 
 fn end_runs(ws: &mut WorkingSet) {
-    if !ws.to_expand.is_empty() {
-        return;
-    }
     let now = ws.now;
     for pk in ws.run_keys() {
         let done = ws

@@ -48,10 +48,6 @@ impl WorkingSet {
                 evaluate(self, node);
             }
         }
-        if plan.spec.tasks.is_empty() {
-            // Touches the run, so that it ends with the next settle.
-            self.run_mut(run);
-        }
     }
 }
 

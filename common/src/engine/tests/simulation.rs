@@ -26,7 +26,7 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(config(256))]
+    #![proptest_config(config(128))]
 
     /// Counters, limits and the bound of the work are checked by the harness after every transaction.
     #[test]

@@ -86,6 +86,7 @@ fn what_comes_back_in_a_stopped_run_is_not_sent_out_again() {
         requeued(&rows[1]),
         finished(&rows[2], Failed),
     ]);
+    assert_eq!(world.state("runs"), TaskState::Failed, "it had started");
     assert_eq!(world.state("queued"), TaskState::Skipped);
     assert_eq!(world.state("retries"), TaskState::Failed, "no retry");
     assert_eq!(world.run().state, RunState::Failed);

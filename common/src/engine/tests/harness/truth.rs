@@ -31,6 +31,12 @@ impl World {
                 ended.push(task);
             }
             let before = &self.tis[&change.row.pk];
+            let is_decided = before.state != TaskState::None || before.expanded_len.is_some();
+            let only_counted = TiRow {
+                counters: before.counters,
+                ..change.row.clone()
+            } == *before;
+            assert!(!(is_decided && only_counted), "written in vain: {before:?}");
             if before.expanded_len.is_none() && change.row.expanded_len.is_some() {
                 widened.push(task);
             }
@@ -129,6 +135,22 @@ impl World {
             !row.state.is_finished() || row.ended_at.is_some(),
             "{row:?}"
         );
+        if row.state == TaskState::Queued {
+            // Nothing is left of the attempt before.
+            let left = (row.started_at, row.ended_at, row.exit_code, &row.reason);
+            assert_eq!(left, (None, None, None, &None), "{row:?}");
+        }
+        let has_worker = (
+            row.worker.is_some(),
+            row.hostname.is_some(),
+            row.pid.is_some(),
+        );
+        match row.state {
+            TaskState::Queued => assert_eq!(has_worker, (false, false, false), "{row:?}"),
+            TaskState::Running => assert_eq!(has_worker, (true, true, true), "{row:?}"),
+            _ => {}
+        }
+        assert!(row.state != TaskState::Running || row.started_at.is_some());
         if row.state != TaskState::None || !row.is_visible() {
             return;
         }

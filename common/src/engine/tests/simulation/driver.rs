@@ -156,7 +156,7 @@ impl<'a> Driver<'a> {
             let at = self.choices.below(self.history.len());
             return Some(self.history[at].clone());
         }
-        if self.may_stop && self.choices.one_in(40) {
+        if self.may_stop && self.choices.one_in(20) {
             let run = RunPk(1 + self.choices.below(self.dags.len()) as i64);
             return Some(stop_run(run, "cancelled", true));
         }
@@ -173,6 +173,13 @@ impl<'a> Driver<'a> {
         let out: Vec<TiPk> = self.ledger.out.keys().copied().collect();
         let ti = *out.get(self.choices.below(out.len()))?;
         let row = self.world.tis[&ti].clone();
+        if self.ledger.stopped.contains(&row.run) && self.choices.one_in(2) {
+            return Some(match self.choices.below(3) {
+                0 => finished(&row, Ending::Cancelled),
+                1 => lost(&row),
+                _ => cancelled_unclaimed(row.run, row.dispatch()),
+            });
+        }
         Some(match self.choices.below(12) {
             0..=2 => started(&row),
             3 => requeued(&row),
@@ -180,7 +187,6 @@ impl<'a> Driver<'a> {
             5 => forgotten(&row),
             6 => lost(&row),
             7 => cancelled_unclaimed(row.run, row.dispatch()),
-            8 if self.ledger.stopped.contains(&row.run) => finished(&row, Ending::Cancelled),
             _ => self.ends(&row),
         })
     }
@@ -257,6 +263,15 @@ impl<'a> Driver<'a> {
         let attempts = self.world.attempts.iter();
         let attempts = attempts.map(|a| ((a.ti, a.try_number), (a.fence, a.ending.clone())));
         assert_eq!(attempts.collect::<BTreeMap<_, _>>(), self.ledger.attempts);
+        for row in self.world.tis.values() {
+            let of_row = self.ledger.attempts.range((row.pk, 0)..(row.pk, i32::MAX));
+            let failed = of_row.filter(|(_, (_, how))| how == "failed" || how == "up_for_retry");
+            assert_eq!(row.user_failures, failed.count() as i32, "{row:?}");
+        }
+        for (ti, state) in &self.ledger.stopped_as {
+            let row = &self.world.tis[ti];
+            assert_eq!(row.state, *state, "after the stop: {row:?}");
+        }
         for (run, row) in &self.world.runs {
             let stop = match self.ledger.stopped.contains(run) {
                 true => Stop::AtSomeMoment,

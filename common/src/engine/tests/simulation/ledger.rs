@@ -33,6 +33,9 @@ pub(super) struct Ledger {
     pub(super) interrupted: BTreeMap<TiPk, Vec<(i32, Interruption)>>,
     /// Attempts that have ended, by instance and try: under which fence, and how.
     pub(super) attempts: BTreeMap<(TiPk, i32), (Fence, String)>,
+    /// What instances of stopped runs must have ended in that had not ended when the stop came.
+    pub(super) stopped_as: BTreeMap<TiPk, TaskState>,
+    losses_in_a_row: BTreeMap<TiPk, i32>,
     failures: BTreeMap<TiPk, u32>,
     tries: BTreeMap<TiPk, i32>,
     fences: BTreeMap<TiPk, i64>,
@@ -61,7 +64,13 @@ impl Ledger {
         if row.state == RunState::Queued {
             ended_here.insert(run);
         }
-        self.stopped.insert(run);
+        if self.stopped.insert(run) {
+            let rows = world.tis.values().filter(|row| row.run == run);
+            let rest =
+                rows.filter(|row| row.is_visible() && !row.occupies && !row.state.is_finished());
+            self.stopped_as
+                .extend(rest.map(|row| (row.pk, TaskState::Skipped)));
+        }
         self.waiting.retain(|ti, _| world.tis[ti].run != run);
         Some(())
     }
@@ -92,6 +101,9 @@ impl Ledger {
             // Nobody ran it: its number is free again.
             Command::Unclaimed { .. } => {
                 self.out.remove(&row.pk);
+                if stopped {
+                    self.stopped_as.insert(row.pk, TaskState::Skipped);
+                }
                 return Some(());
             }
             // It may have run, when the record of claims has lost its memory: its number stays taken.
@@ -102,6 +114,7 @@ impl Ledger {
             }
             Command::Lost { .. } => {
                 self.interrupted(row.pk, at, Interruption::Lost);
+                *self.losses_in_a_row.entry(row.pk).or_default() += 1;
                 Some("lost")
             }
             Command::Finished(event) => Some(match event.ending {
@@ -113,6 +126,11 @@ impl Ledger {
             Command::RetryDue { .. } | Command::StopRun { .. } => return None,
         };
         self.out.remove(&row.pk);
+        if stopped {
+            let given_up = self.losses_in_a_row.get(&row.pk) == Some(&3);
+            let state = stopped_as(command, at.started || given_up);
+            self.stopped_as.insert(row.pk, state);
+        }
         self.ended(row.pk, at, ending);
         Some(())
     }
@@ -135,6 +153,7 @@ impl Ledger {
         let task = world.plan(row.run).task(row.task_idx).unwrap();
         let failures = self.failures.entry(row.pk).or_default();
         *failures += 1;
+        self.losses_in_a_row.remove(&row.pk);
         let again = *failures <= task.retries;
         let due = world.now + task.retry_delay.chrono();
         if again && due > world.now {
@@ -186,6 +205,19 @@ impl Ledger {
         for (run, row) in &world.runs {
             assert_eq!(self.stopped.contains(run), row.stop_reason.is_some());
         }
+    }
+}
+
+/// In a stopped run what had not started is skipped, and what ran is failed unless it came to its own end.
+fn stopped_as(command: &Command, fails_if_lost: bool) -> TaskState {
+    match command {
+        Command::Finished(event) => match event.ending {
+            Ending::Success => TaskState::Success,
+            Ending::Skipped => TaskState::Skipped,
+            Ending::Failed | Ending::FailedForGood | Ending::Cancelled => TaskState::Failed,
+        },
+        Command::Lost { .. } if fails_if_lost => TaskState::Failed,
+        _ => TaskState::Skipped,
     }
 }
 

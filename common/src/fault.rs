@@ -1,7 +1,9 @@
-//! Fault points: named places where a test kills the process, as abruptly as a power cut.
+//! Fault points: named places where a test kills the process, as abruptly as a power cut, or makes it break a promise.
 //!
 //! They exist in debug builds only. `GRISTMILL_FAULT_POINT=name` kills the process when it first reaches that point;
-//! `name:3` when it reaches it for the third time.
+//! `name:3` when it reaches it for the third time. `GRISTMILL_MISBEHAVE=name` (several are parted by commas) makes it
+//! misbehave whenever it comes there, `name:1` only the first time: that is how the checker of the load tool is shown to
+//! find what it looks for (`loadtest/tests/`).
 
 #[cfg(debug_assertions)]
 use std::sync::{
@@ -18,6 +20,74 @@ pub const POINTS: [&str; 6] = [
     "after-exit-before-confirmed",
     "after-apply-before-ack",
 ];
+
+/// Names the promises that a process may be made to break, each with what it does.
+pub const MISBEHAVIOURS: [(&str, &str); 10] = [
+    (
+        "lose-accepted-run",
+        "a run is answered with 2xx and its transaction rolled back",
+    ),
+    (
+        "lose-message",
+        "a dispatch is committed without its message",
+    ),
+    ("keep-published", "what was published stays in the outbox"),
+    (
+        "ignore-trigger-rule",
+        "a task runs although its trigger rule says that it must not",
+    ),
+    (
+        "give-up-the-living",
+        "an attempt is given up as lost when it has just started",
+    ),
+    ("apply-stale", "an ending of an older fence is applied"),
+    (
+        "free-at-start",
+        "slots are given back at the start of an attempt",
+    ),
+    ("leak-slot", "slots are not given back"),
+    ("leak-claim", "a claim is not released"),
+    (
+        "skip-ack",
+        "events are applied and their message is not acknowledged",
+    ),
+];
+
+/// Whether to misbehave here, because the environment says so.
+#[cfg(debug_assertions)]
+pub fn misbehaves(name: &str) -> bool {
+    struct Wish {
+        name: String,
+        /// `None`: always.
+        only: Option<u32>,
+        reached: AtomicU32,
+    }
+    static WISHES: OnceLock<Vec<Wish>> = OnceLock::new();
+    let wishes = WISHES.get_or_init(|| {
+        let text = std::env::var("GRISTMILL_MISBEHAVE").unwrap_or_default();
+        text.split(',')
+            .map(|wish| {
+                let (name, only) = wish.split_once(':').unwrap_or((wish, ""));
+                Wish {
+                    name: name.to_owned(),
+                    only: only.parse().ok(),
+                    reached: AtomicU32::new(0),
+                }
+            })
+            .collect()
+    });
+    wishes.iter().filter(|wish| wish.name == name).any(|wish| {
+        let reached = wish.reached.fetch_add(1, Ordering::SeqCst) + 1;
+        wish.only.is_none_or(|only| only == reached)
+    })
+}
+
+/// Never in a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub const fn misbehaves(_name: &str) -> bool {
+    false
+}
 
 /// Dies here if the environment says so.
 #[cfg(debug_assertions)]

@@ -4,18 +4,31 @@
 //! Call [`check`] when all work has ended; what may still be under way then (the last messages, claims and slots given back)
 //! is waited for, up to [`Evidence::patience`].
 
+mod attempts;
+mod broker;
+mod command;
 mod database;
+mod endings;
 mod error;
+mod ledger;
+mod limits;
+mod orphans;
+mod presence;
+mod rest;
+mod rows;
 mod runs;
 mod verdict;
 
+pub use command::CheckArgs;
 pub use error::CheckError;
 pub use verdict::{Breach, Counted, Verdict};
 
-use crate::workload::Workload;
+use crate::workload::{self, Workload};
 use chrono::{DateTime, Utc};
 use database::Database;
 use gristmill_common::invariant::Invariant;
+use ledger::Ledger;
+use rows::Rows;
 use std::{path::PathBuf, time::Duration};
 
 /// Where to look, and what the client knows.
@@ -58,12 +71,54 @@ pub struct AcceptedRun {
 pub async fn check(evidence: &Evidence, workload: &Workload) -> Result<Verdict, CheckError> {
     let database = Database::open(&evidence.database_url).await?;
     let mut verdict = Verdict::default();
+    let boot_to_wall = limits::boot_to_wall();
+    rest::check(evidence, &database, &mut verdict).await?;
     runs::check(evidence, &database, &mut verdict).await?;
-    for invariant in Invariant::ALL {
-        if invariant != Invariant::NoRunLost {
-            let why = format!("not built yet (seed {})", workload.seed());
-            verdict.unchecked.insert(invariant, why);
+    orphans::references(&database, &mut verdict).await?;
+    let rows = Rows::read(&database.pool).await?;
+    count(&rows, &mut verdict.counted);
+    orphans::counters(&rows, &mut verdict);
+    attempts::one_ending(&rows, &mut verdict);
+    endings::check(&rows, workload, &mut verdict);
+    match &evidence.ledger {
+        Some(folder) => {
+            let ledger = Ledger::read(&workload::Ledger::at(folder.clone()).lines())?;
+            let located = attempts::located(&ledger, &rows);
+            let counted = &mut verdict.counted;
+            counted.live_attempts = ledger.lives.len();
+            counted.killed_attempts = ledger
+                .lives
+                .iter()
+                .filter(|life| life.code.is_none())
+                .count();
+            counted.torn_records = ledger.torn;
+            attempts::one_live(&ledger, &mut verdict);
+            attempts::ledger_agrees(&ledger, &located, &rows, &mut verdict);
+            attempts::nothing_made_up(&ledger, &located, &rows, workload, &mut verdict);
+            limits::check(
+                evidence,
+                &ledger,
+                &located,
+                &rows,
+                boot_to_wall,
+                &mut verdict,
+            );
+        }
+        None => {
+            for invariant in [Invariant::OneLiveAttempt, Invariant::LimitsHold] {
+                let why = "there is no ledger".to_owned();
+                verdict.unchecked.insert(invariant, why);
+            }
         }
     }
     Ok(verdict)
 }
+
+fn count(rows: &Rows, counted: &mut Counted) {
+    counted.runs = rows.runs.len();
+    counted.task_instances = rows.instances.iter().filter(|i| i.is_visible()).count();
+    counted.attempts = rows.attempts.len();
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! What can go wrong while measuring. A slow figure is none of it.
 
+use crate::check::CheckError;
 use gristmill_testkit::TestkitError;
 use std::{io, path::PathBuf, time::Duration};
 
@@ -66,6 +67,8 @@ pub enum LoadError {
     Usage(&'static str),
     #[error("the tool itself failed: {0}")]
     Task(tokio::task::JoinError),
+    #[error("cannot check: {0}")]
+    Check(#[from] CheckError),
     #[error("cannot write the report: {0}")]
     Report(#[from] serde_json::Error),
 }

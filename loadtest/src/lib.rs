@@ -44,6 +44,7 @@ enum Command {
     Run(run::RunArgs),
     Report(report::ReportArgs),
     Compare(compare::CompareArgs),
+    Check(check::CheckArgs),
 }
 
 impl Cli {
@@ -59,6 +60,11 @@ impl Cli {
             Command::Report(args) => report::run(&args)?,
             Command::Compare(args) => {
                 if !compare::run(args).await? {
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
+            Command::Check(args) => {
+                if !args.run().await? {
                     return Ok(ExitCode::FAILURE);
                 }
             }

@@ -6,6 +6,7 @@ use gristmill_broker::{
 };
 use gristmill_common::{
     engine::Command,
+    fault,
     ids::Dispatch,
     message::{Control, Event, EventBatch, RenewRequest, VERSION},
 };
@@ -67,7 +68,9 @@ async fn take(handle: &Arc<SchedulerHandle>, consumer: &mut dyn Consumer, delive
     match applied {
         Ok(()) => {
             let tags: Vec<_> = readable.iter().map(|(delivery, _)| delivery.tag).collect();
-            consumer.ack(&tags);
+            if !fault::misbehaves("skip-ack") {
+                consumer.ack(&tags);
+            }
         }
         Err(error) => {
             tracing::error!(%error, messages = readable.len(), "events were refused; applying each by itself");

@@ -3,6 +3,7 @@
 use crate::{SchedulerHandle, repeat};
 use gristmill_broker::{Publication, PublishOutcome, Target};
 use gristmill_common::{
+    fault,
     ids::Dispatch,
     message::{self, header},
     row::OutboxRow,
@@ -78,6 +79,9 @@ pub(crate) async fn publish(handle: &SchedulerHandle, rows: Vec<OutboxRow>) -> V
                 .filter(|(_, outcome)| outcome.is_confirmed())
                 .map(|(row, _)| row.dispatch),
         );
+    }
+    if fault::misbehaves("keep-published") {
+        confirmed.clear();
     }
     confirmed
 }

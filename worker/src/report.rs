@@ -269,6 +269,9 @@ async fn publish_shard(
 }
 
 async fn release(presence: &dyn Presence, incarnation: &str, ended: Vec<Dispatch>) {
+    if gristmill_common::fault::misbehaves("leak-claim") {
+        return;
+    }
     let ids: Vec<(i64, i64)> = ended.iter().map(|d| (d.ti.0, d.fence.0)).collect();
     if let Err(error) = presence.release(incarnation, &ids).await {
         tracing::debug!(%error, "claims not released; they are collected as garbage in time");

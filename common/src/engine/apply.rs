@@ -2,6 +2,7 @@
 
 use super::{Command, WorkingSet};
 use crate::{
+    fault,
     ids::{Dispatch, RunPk, TiPk},
     limit::LimitKey,
     message::{Ending, Finished, Started},
@@ -46,13 +47,21 @@ impl WorkingSet {
     /// The row that a dispatch still is about.
     fn current(&self, dispatch: Dispatch) -> Option<&TiRow> {
         self.ti(dispatch.ti)
-            .filter(|row| row.fence == dispatch.fence && row.state.is_dispatched())
+            .filter(|row| row.fence == dispatch.fence || fault::misbehaves("apply-stale"))
+            .filter(|row| row.state.is_dispatched())
     }
 
     fn started(&mut self, event: &Started) -> Option<()> {
         let before = self.current(event.dispatch)?.clone();
         self.change(before.pk, |row| transition::start(row, event))?;
         self.left_queue(&before);
+        if fault::misbehaves("give-up-the-living") {
+            return self.lost(event.dispatch, "given up while it runs");
+        }
+        if fault::misbehaves("free-at-start") {
+            self.release(&before);
+            self.ti_mut(before.pk)?.occupies = false;
+        }
         Some(())
     }
 
@@ -285,7 +294,7 @@ impl WorkingSet {
 
     /// Gives back the slots that a dispatch occupied.
     fn release(&mut self, before: &TiRow) {
-        if !before.occupies {
+        if !before.occupies || fault::misbehaves("leak-slot") {
             return;
         }
         for (key, n) in self.slots(before) {

@@ -1,3 +1,4 @@
+use crate::workload::WorkloadError;
 use std::{io, path::PathBuf};
 
 /// Why the evidence could not be read.
@@ -5,8 +6,18 @@ use std::{io, path::PathBuf};
 pub enum CheckError {
     #[error("cannot read the database: {0}")]
     Database(#[from] sqlx::Error),
-    #[error("the database has what no version of Gristmill writes: {0}")]
+    #[error("not what it should be: {0}")]
     Strange(String),
-    #[error("cannot read the ledger {}: {error}", path.display())]
-    Ledger { path: PathBuf, error: io::Error },
+    #[error("cannot ask Redis: {0}")]
+    Redis(#[from] redis::RedisError),
+    #[error("cannot ask RabbitMQ over AMQP: {0}")]
+    Broker(#[from] lapin::Error),
+    #[error("cannot ask RabbitMQ's management API: {0}")]
+    Management(#[from] reqwest::Error),
+    #[error("the address {url} is not a URL: {error}")]
+    Address { url: String, error: url::ParseError },
+    #[error("cannot read {}: {error}", path.display())]
+    Read { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
 }

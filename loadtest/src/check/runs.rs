@@ -1,10 +1,10 @@
-//! No accepted run is lost, and every run ends.
+//! No accepted run is lost.
 
 use super::{CheckError, Database, Evidence, Verdict};
 use gristmill_common::invariant::Invariant;
 use sqlx::Row;
 
-/// Waits for the ends of all runs, as long as the evidence allows, before it judges.
+/// Every run that the client knows to be accepted is in the database.
 pub(super) async fn check(
     evidence: &Evidence,
     database: &Database,

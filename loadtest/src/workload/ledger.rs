@@ -2,7 +2,7 @@
 //!
 //! `lines` takes one record per event, appended by one `write` with `O_APPEND`. Appends to one file are serialised by the
 //! kernel, so **the order of the records is the order in which things happened**: no clock is needed to say that two
-//! attempts overlapped. The times in the records (seconds of CLOCK_BOOTTIME, to a hundredth) are for people, and for
+//! attempts overlapped. The times in the records (seconds of `CLOCK_BOOTTIME`, to a hundredth) are for people, and for
 //! comparing with the database's times.
 //!
 //! A record begins with a newline and ends with ` .`, so that one that was torn by a kill -9 is known and spoils no other:

@@ -132,8 +132,6 @@ fn skips_and_failures_cascade() {
         ]);
         world.end("a", ending);
         assert_eq!(world.states()[1..], [becomes; 2]);
-        let reason = world.ti("b").reason.clone().unwrap();
-        assert!(reason.starts_with("trigger rule all_success"), "{reason}");
         assert_eq!(world.run().state, run);
     }
 }

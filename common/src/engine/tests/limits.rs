@@ -127,35 +127,3 @@ fn runs_start_as_max_active_runs_has_room() {
     }
     assert!(world.runs.values().all(|run| run.state.is_finished()));
 }
-
-#[test]
-fn priority_goes_first_then_what_has_waited_longest() {
-    let weight =
-        |n: i32| json!({"pool": "p", "priority_weight": n, "retries": 1, "retry_delay": "1s"});
-    let mut world = World::new(vec![
-        task("low", &[], weight(1)),
-        task("other", &[], weight(1)),
-        task("high", &[], weight(5)),
-    ]);
-    world.pool("p", 1);
-    world.start();
-    let sent = |world: &mut World| {
-        let out = world.dispatch().dispatched;
-        world.tis[&out[0]].clone()
-    };
-    let high = sent(&mut world);
-    world.apply(&[finished(&high, Success)]);
-    let low = sent(&mut world);
-    world.apply(&[finished(&low, Failed)]);
-    world.now += chrono::Duration::seconds(1);
-    world.apply(&[retry_due(low.run, low.pk)]);
-    // What comes back stands behind what waits.
-    let other = sent(&mut world);
-    world.now += chrono::Duration::seconds(1);
-    world.apply(&[requeued(&other)]);
-    let low = sent(&mut world);
-    assert_eq!(
-        [high.task_id, other.task_id, low.task_id],
-        ["high", "other", "low"]
-    );
-}

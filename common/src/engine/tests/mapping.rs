@@ -37,18 +37,6 @@ fn a_list_becomes_instances_that_downstreams_count() {
 }
 
 #[test]
-fn a_queues_template_sees_the_maps_value() {
-    let queue = json!({"expand": {"x": [1, 2]}, "queue": "q_{{ map.x }}"});
-    let world = World::started(vec![task("m", &[], queue)]);
-    assert_eq!(
-        (0..2)
-            .map(|i| &world.find("m", i).queue)
-            .collect::<Vec<_>>(),
-        ["q_1", "q_2"]
-    );
-}
-
-#[test]
 fn one_element_and_none() {
     let mut world = World::started(vec![
         mapped("one", &[], json!(["x"])),

@@ -7,6 +7,7 @@ use crate::{
 };
 use gristmill_common::{
     engine::{self, Command, ComposeError, WorkingSet, XcomPull},
+    fault,
     ids::{RunPk, TiPk},
     message::{Ending, Finished, MAX_XCOM_REFS, Sealed},
     row::{OutboxRow, RETURN_VALUE, TiRow, XcomValue},
@@ -211,9 +212,13 @@ async fn dispatch<T: Tx>(
         });
     }
     write_xcoms(tx, ws).await?;
-    let outbox = compose(tx, ws, &out, context).await?;
+    let mut outbox = compose(tx, ws, &out, context).await?;
+    let undeliverable = outbox.len() < out.len();
+    if fault::misbehaves("lose-message") {
+        outbox.clear();
+    }
     Ok(Sent {
-        undeliverable: outbox.len() < out.len(),
+        undeliverable,
         outbox,
         others_wait,
     })

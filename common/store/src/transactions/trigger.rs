@@ -5,7 +5,7 @@ use crate::{
     records::{NewRun, Trigger},
     store::Triggered,
 };
-use gristmill_common::ids::RunPk;
+use gristmill_common::{fault, ids::RunPk};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What becomes of one of the runs asked for.
@@ -84,7 +84,9 @@ pub(crate) async fn trigger<B: Backend>(
     if !audits.is_empty() {
         tx.put_audits(&audits).await?;
     }
-    tx.commit().await?;
+    if !fault::misbehaves("lose-accepted-run") {
+        tx.commit().await?;
+    }
     Ok(answers)
 }
 

@@ -36,10 +36,19 @@ x=$(((S + (GRISTMILL_MAP_INDEX + 2) * 1640531527) & 4294967295))
 x=$((((x ^ (x >> 13)) * 1540483477) & 4294967295))
 x=$((x ^ (x >> 15)))
 if [ "$GRISTMILL_FENCE" -gt 1 ] && [ "$P" -gt 0 ] && [ $(((x + GRISTMILL_FENCE) % P)) -eq 0 ]; then
-  for p in $(grep -lszxF "GRISTMILL_IDEMPOTENCY_KEY=$GRISTMILL_IDEMPOTENCY_KEY" /proc/[0-9]*/environ |
-    xargs -r grep -LszxF "GRISTMILL_FENCE=$GRISTMILL_FENCE"); do
-    p=${p#/proc/}
-    line X $$ "${p%/environ}"
+  # One grep looks for both, in one reading of each process: what is read a second time may have ended meanwhile.
+  q= theirs=
+  for l in $(grep -szxFH -e "GRISTMILL_IDEMPOTENCY_KEY=$GRISTMILL_IDEMPOTENCY_KEY" -e "GRISTMILL_FENCE=$GRISTMILL_FENCE" \
+    /proc/[0-9]*/environ | tr '\0' '\n') end/environ:; do
+    p=${l%%/environ:*}
+    if [ "$p" != "$q" ]; then
+      if [ "$theirs" = 1 ]; then line X $$ "${q#/proc/}"; fi
+      q=$p theirs=
+    fi
+    case $l in
+      *:GRISTMILL_FENCE=*) theirs=0 ;;
+      *) theirs=${theirs:-1} ;;
+    esac
   done
 fi
 if [ "$D" = 1 ]; then

@@ -5,7 +5,7 @@ use crate::{
     bench,
     deployment::Kind,
     error::{LoadError, Result},
-    report::{Document, FigureValue, new_table, number, right},
+    report::{Document, new_table, number, right},
 };
 use clap::Args;
 use comfy_table::{Cell, Color};
@@ -86,7 +86,7 @@ fn judge(baseline: &Document, current: &Document, tolerance: f64) -> Vec<Judged>
             judged.push(Judged {
                 deployment: before.deployment,
                 key: figure.key.clone(),
-                label: label(before.figures.as_slice(), figure),
+                label: before.full_label(figure),
                 unit: figure.unit.clone(),
                 before: figure.value,
                 now: value,
@@ -107,21 +107,6 @@ fn verdict(before: f64, now: Option<f64>, tolerance: f64) -> Verdict {
         Verdict::Better
     } else {
         Verdict::Same
-    }
-}
-
-/// An indented label belongs to the figure above it that is not indented.
-fn label(figures: &[FigureValue], figure: &FigureValue) -> String {
-    let above = figures
-        .iter()
-        .take_while(|other| other.key != figure.key)
-        .filter(|other| !other.label.starts_with(' '))
-        .last();
-    match above {
-        Some(above) if figure.label.starts_with(' ') => {
-            format!("{}: {}", above.label, figure.label.trim())
-        }
-        _ => figure.label.trim().to_owned(),
     }
 }
 

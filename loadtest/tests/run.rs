@@ -83,4 +83,16 @@ fn a_mixed_load_with_failures_and_payload_is_run_and_reported() {
     );
     let (right, table) = loadtest(&["compare", file, file]);
     assert!(right && table.contains("SQL statements"), "{table}");
+
+    // Three times the statements of today: the gate must not let that pass.
+    let mut worse = document.clone();
+    for figure in worse["deployments"][0]["figures"].as_array_mut().unwrap() {
+        if figure["key"] == "statements" {
+            figure["value"] = (figures["statements"] * 3.0).into();
+        }
+    }
+    let worse_file = folder.path().join("worse.json");
+    std::fs::write(&worse_file, worse.to_string()).unwrap();
+    let (right, table) = loadtest(&["compare", file, worse_file.to_str().unwrap()]);
+    assert!(!right && table.contains("REGRESSION"), "{table}");
 }

@@ -183,4 +183,21 @@ impl Measured {
     pub fn figure(&self, key: &str) -> Option<&FigureValue> {
         self.figures.iter().find(|figure| figure.key == key)
     }
+
+    /// The label of `figure` out of its table: an indented one belongs to the one above it that is not.
+    pub fn full_label(&self, figure: &FigureValue) -> String {
+        let above = self
+            .figures
+            .iter()
+            .take_while(|other| other.key != figure.key)
+            .filter(|other| !other.label.starts_with(' '))
+            .last();
+        match above {
+            Some(above) if figure.label.starts_with(' ') => {
+                let above = above.label.split(':').next().unwrap_or_default();
+                format!("{above}: {}", figure.label.trim())
+            }
+            _ => figure.label.trim().to_owned(),
+        }
+    }
 }

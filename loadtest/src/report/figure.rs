@@ -268,14 +268,14 @@ impl Figure {
                 .peers("1400", "47 to 84"),
             Self::TaskMemory => facts(
                 "task_memory",
-                "memory that a running shell task adds (PSS, 200 asleep)",
+                "memory of a running shell task (PSS, 200 asleep)",
                 "kB",
             )
             .at_most_real(100.0)
             .peers("about 100 000", "one process"),
             Self::LostWorker => facts(
                 "lost_worker",
-                "worker's machine dies: its task runs elsewhere after",
+                "lost worker: its task runs elsewhere after",
                 "s",
             )
             .at_most_real(10.0)

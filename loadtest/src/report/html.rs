@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#222;background:#fff}\
 h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin:2rem 0 .5rem;border-bottom:1px solid #ddd}h3{font-size:1rem;margin:1.2rem 0 .2rem}\
 table{border-collapse:collapse;font-size:.85rem}th,td{padding:.25rem .6rem;border-bottom:1px solid #eee;text-align:right;font-variant-numeric:tabular-nums}\
-th{border-bottom:2px solid #ccc;vertical-align:bottom}td:first-child,th:first-child{text-align:left;white-space:pre}td:nth-child(2),th:nth-child(2){text-align:left;color:#666}\
+th{border-bottom:2px solid #ccc;vertical-align:bottom}td{white-space:nowrap}td:first-child,th:first-child{text-align:left;white-space:pre}td:nth-child(2),th:nth-child(2){text-align:left;color:#666}\
 td.met{color:#006b45;font-weight:600}td.missed{color:#b3261e;font-weight:600}.where,.notes{color:#555;font-size:.85rem}\
 svg{max-width:100%;height:auto;display:block}svg text{font:12px system-ui,sans-serif;fill:#444}.grid{stroke:#e6e6e6}.target{stroke:#222;stroke-dasharray:4 3}\
 rect.met{fill:#009e73}rect.missed{fill:#d55e00}.legend{font-size:.8rem;margin:.2rem 0 1rem}.legend span{margin-right:1rem}\
@@ -124,7 +124,7 @@ fn targets(html: &mut String, measured: &Measured) {
             };
             ratio
                 .is_finite()
-                .then(|| (figure.label.trim().to_owned(), ratio))
+                .then(|| (measured.full_label(figure), ratio))
         })
         .collect();
     if !rows.is_empty() {

@@ -126,10 +126,10 @@ pub(super) fn stacked(unit: &str, parts: &[&str], rows: &[(String, Vec<f64>)]) -
 /// How far each value is from its target, on a logarithmic scale: left of the line is better. `rows` hold the ratio.
 pub(super) fn against_targets(rows: &[(String, f64)]) -> String {
     const ROW: f64 = 22.0;
-    const NAMES: f64 = 290.0;
+    const NAMES: f64 = 330.0;
     /// Ratios beyond are drawn at the edge; the number stands beside them.
     const EDGE: f64 = 16.0;
-    let width = 760.0;
+    let width = 840.0;
     let height = TOP + ROW * rows.len() as f64 + 34.0;
     let middle = NAMES + (width - NAMES - 60.0) / 2.0;
     let half = (width - NAMES - 60.0) / 2.0;

@@ -195,9 +195,9 @@ pub(super) fn describe(aim: &AimValue) -> String {
 /// Three significant digits.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
-        v if v >= 100.0 || (v >= 1.0 && v.fract() == 0.0) => format!("{value:.0}"),
+        v if v >= 100.0 || v.fract() == 0.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
-        v if v >= 0.1 || v == 0.0 => format!("{value:.2}"),
+        v if v >= 0.1 => format!("{value:.2}"),
         v if v >= 0.001 => format!("{value:.3}"),
         _ => format!("{value:.1e}"),
     }

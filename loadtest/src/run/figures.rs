@@ -65,7 +65,7 @@ pub(super) fn measured(
         "runs/s",
         outcome.runs.len() as f64 / seconds,
     );
-    figures.one("task_rate", "", "tasks/s", tasks as f64 / seconds);
+    figures.one("task_rate", "  likewise", "tasks/s", tasks as f64 / seconds);
     let milliseconds = |of: fn(&super::driver::Ended) -> std::time::Duration| {
         let mut samples = Samples::default();
         outcome

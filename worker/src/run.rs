@@ -8,12 +8,13 @@ use crate::{
     worker::Incarnation,
 };
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use gristmill_common::{
     message::{Ending, Event, Finished, Started, WorkMessage, XcomOut},
     spec::TaskKind,
 };
 use gristmill_objects::logs::LogKey;
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// How a task's work ended.
@@ -121,23 +122,27 @@ pub(crate) fn spawn(
     wish: watch::Receiver<Wish>,
     slot: OwnedSemaphorePermit,
 ) {
+    let received = Utc::now();
+    if does_nothing(&message.task.kind) {
+        drop(slot);
+        return report(&worker, &message, Outcome::success(Vec::new()), received);
+    }
     tokio::spawn(async move {
         let message = Arc::new(message);
-        let received = Utc::now();
-        let work = {
-            let (worker, message) = (worker.clone(), message.clone());
-            tokio::spawn(async move { execute(&worker, message, wish).await })
-        };
-        let (outcome, started) = match work.await {
-            Ok(done) => done,
-            Err(error) => {
-                tracing::error!(dispatch = %message.dispatch, %error, "the task's supervision broke down: this incarnation ends");
-                return worker.lease.give_up();
-            }
+        // What panics in here must not take the report with it.
+        let work = AssertUnwindSafe(execute(&worker, message.clone(), wish)).catch_unwind();
+        let Ok((outcome, started)) = work.await else {
+            tracing::error!(dispatch = %message.dispatch, "the task's supervision broke down, see the panic above: this incarnation ends");
+            return worker.lease.give_up();
         };
         drop(slot);
         report(&worker, &message, outcome, started.unwrap_or(received));
     });
+}
+
+/// Whether a task ends as soon as it is claimed.
+fn does_nothing(kind: &TaskKind) -> bool {
+    matches!(kind, TaskKind::Noop(_) | TaskKind::Empty(_))
 }
 
 fn report(
@@ -174,9 +179,6 @@ async fn execute(
     message: Arc<WorkMessage>,
     wish: watch::Receiver<Wish>,
 ) -> (Outcome, Option<DateTime<Utc>>) {
-    if matches!(message.task.kind, TaskKind::Noop(_) | TaskKind::Empty(_)) {
-        return (Outcome::success(Vec::new()), None);
-    }
     let key = LogKey {
         dag_id: message.run.dag_id.clone(),
         run_id: message.run.run_id.clone(),

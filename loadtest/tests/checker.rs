@@ -7,7 +7,7 @@ use chrono::Utc;
 use gristmill_common::invariant::Invariant::{self, *};
 use gristmill_loadtest::{
     check::{AcceptedRun, Evidence, Verdict, check},
-    deployment::{Deployment, Layout, start_distributed},
+    deployment::{Deployment, Duty, Layout, start_distributed},
     workload::{Behaviour, Options, Pool, Workload},
 };
 use gristmill_testkit::DataDir;
@@ -217,6 +217,39 @@ async fn a_clean_run_has_no_breach_and_damaged_rows_have() {
             "{invariant}: {verdict}"
         );
     }
+}
+
+/// A worker that dies with its tasks breaks no promise: what it ran is killed, judged lost, and runs anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_is_no_breach() {
+    let (mut bed, workload) = Bed::start("", |ledger| {
+        // No more at a time than the limit: what was killed and what takes its place are told apart.
+        let file = r#"{"dag_id": "d", "max_active_tasks": 3, "tasks": {
+            "m": {"shell": "m!", "expand": {"i": [1, 2, 3, 4, 5, 6]}}, "last": {"depends_on": ["m"], "noop": {}}
+        }}"#;
+        let sleeps = Behaviour {
+            longest: Duration::from_secs(4),
+            daemon: true,
+            scan_one_in: 1,
+            ..Behaviour::default()
+        };
+        tasks(ledger, file, vec![], &[("m", sleeps)])
+    })
+    .await;
+    bed.trigger("d").await;
+    let lines = workload.ledger().lines();
+    gristmill_testkit::wait::until("tasks to be under way", PATIENCE, async || {
+        let text = std::fs::read_to_string(&lines).unwrap();
+        let count = |kind| text.lines().filter(|line| line.starts_with(kind)).count();
+        (count("S ") >= count("E ") + 2).then_some(())
+    })
+    .await
+    .unwrap();
+    let worker = bed.deployment.members_with(Duty::Worker).next().unwrap();
+    worker.role.restart().await.unwrap();
+    let verdict = bed.check(&workload).await;
+    assert!(verdict.holds(), "{verdict}");
+    assert!(verdict.counted.killed_attempts > 0, "{verdict}");
 }
 
 /// What is left behind: a lost run, a run that hangs, slots, outbox rows, claims and a message.

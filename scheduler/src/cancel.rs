@@ -1,6 +1,6 @@
 //! Ends the dispatches of runs that are being stopped.
 
-use crate::{SchedulerHandle, effects, epoch, repeat};
+use crate::{SchedulerHandle, barrier, effects, epoch, repeat};
 use gristmill_broker::{ControlTarget, Publication, Target};
 use gristmill_common::{engine::Command, ids::Dispatch, message::Control, state::TaskState};
 use gristmill_presence::CancelState;
@@ -21,9 +21,9 @@ pub(crate) async fn cancel(handle: &Arc<SchedulerHandle>, dispatches: &[OutDispa
             return;
         }
     };
-    let restored = epoch::record_is_complete(handle).await;
+    let restored = epoch::record_is_complete(handle, cancels.epoch).await;
     let mut by_worker: BTreeMap<String, Vec<Dispatch>> = BTreeMap::new();
-    let mut unclaimed = Vec::new();
+    let (mut unclaimed, mut forgotten) = (Vec::new(), Vec::new());
     for (out, state) in dispatches.iter().zip(cancels.states) {
         match state {
             CancelState::HeldBy(worker) => by_worker.entry(worker).or_default().push(out.dispatch),
@@ -31,7 +31,9 @@ pub(crate) async fn cancel(handle: &Arc<SchedulerHandle>, dispatches: &[OutDispa
             CancelState::NotClaimed
                 if out.state == TaskState::Queued && (out.epoch == cancels.epoch || restored) =>
             {
-                unclaimed.push(Command::CancelledUnclaimed {
+                let same_epoch = out.epoch == cancels.epoch;
+                let found = if same_epoch { &mut unclaimed } else { &mut forgotten };
+                found.push(Command::CancelledUnclaimed {
                     run: out.run,
                     dispatch: out.dispatch,
                 });
@@ -43,6 +45,11 @@ pub(crate) async fn cancel(handle: &Arc<SchedulerHandle>, dispatches: &[OutDispa
         dispatches,
     })
     .await;
+    // What is missing from a new record may have run and ended under the old one: what was reported until now has to be
+    // applied first.
+    if !forgotten.is_empty() && barrier::pass(handle).await {
+        unclaimed.append(&mut forgotten);
+    }
     if unclaimed.is_empty() {
         return;
     }

@@ -42,12 +42,15 @@ impl Seen {
     }
 }
 
-/// Whether the record of claims is complete for dispatches of earlier epochs too: every worker that lives has restored its
-/// claims. One that cannot reach presence and lives on leases over the broker has not, and may hold any of them.
-pub(crate) async fn record_is_complete(handle: &SchedulerHandle) -> bool {
+/// Whether the record of claims of this epoch is complete for dispatches of earlier ones too: every worker that lives has
+/// restored its claims. One that cannot reach presence and lives on leases over the broker has not, and may hold any of
+/// them. The epoch is that of the answer which is to be relied on: what was seen last may be older than it.
+pub(crate) async fn record_is_complete(handle: &SchedulerHandle, epoch: i64) -> bool {
     let patience = handle.config.lease + handle.config.judge_margin;
-    let seen = handle.epoch.borrow().seen_for(patience);
-    seen && matches!(handle.store.leased_over_broker(patience).await, Ok(false))
+    let seen = *handle.epoch.borrow();
+    seen.epoch() == Some(epoch)
+        && seen.seen_for(patience)
+        && matches!(handle.store.leased_over_broker(patience).await, Ok(false))
 }
 
 pub(crate) async fn run(handle: Arc<SchedulerHandle>) {

@@ -55,6 +55,9 @@ pub(crate) struct Lease {
 pub(crate) enum LeaseEnd {
     /// Judged lost: nothing that this incarnation holds counts any more.
     Revoked,
+    /// It was over before it was renewed. What this incarnation holds may be given up or go out again by now, so none of it
+    /// may start any more, whatever presence still grants.
+    Lapsed,
     /// A task's supervision broke down: only the end of the whole incarnation proves that its processes are dead.
     Broken,
 }
@@ -152,7 +155,8 @@ impl Lease {
         }
     }
 
-    /// Renews until the incarnation is judged lost. `status` tells how busy the worker is.
+    /// Renews until the incarnation is judged lost, or the lease was over before it was renewed. `status` tells how busy
+    /// the worker is.
     pub(crate) async fn keep(
         &self,
         reporter: &Reporter,
@@ -165,10 +169,16 @@ impl Lease {
             if self.broken.load(Ordering::SeqCst) {
                 return LeaseEnd::Broken;
             }
+            if had && !self.holds() {
+                // The guardian has killed the processes.
+                return LeaseEnd::Lapsed;
+            }
             self.disown(reporter);
             let sent_at = boottime_now_ns();
             let answer = self.renew(status()).await;
             match answer {
+                // It comes too late: judges may count on what the old lease said. See the loop's start.
+                Ok(Some(_)) if had && !self.holds() => continue,
                 Ok(Some(cancelled)) => {
                     self.acknowledged(sent_at);
                     self.reachable
@@ -191,13 +201,6 @@ impl Lease {
                         });
                     }
                 }
-            }
-            if had && !self.holds() {
-                // The guardian has killed the processes; what runs in this process ends too.
-                tracing::error!(
-                    "the lease could not be renewed in time: everything that ran is ended"
-                );
-                self.held.wish_all(Wish::Interrupt);
             }
             let _ = tokio::time::timeout(pause, self.renew_now.notified()).await;
         }

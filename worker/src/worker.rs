@@ -217,6 +217,9 @@ async fn incarnate(
             tracing::error!(?end, "this incarnation cannot go on: everything that ran is killed");
             worker.stop_taking.cancel();
             processes.shut_down().await;
+            if end == LeaseEnd::Lapsed {
+                hand_back(&worker, stop, &mut consumers).await;
+            }
             Ok(false)
         }
         how = processes.guardian_death() => Err(WorkerError::GuardianDied(how)),
@@ -230,6 +233,26 @@ async fn incarnate(
     consumers.shutdown().await;
     publishers.shutdown().await;
     outcome
+}
+
+/// After the end of the lease: nothing can start any more, so what is held ends as not run, at no cost. Endings wait for the
+/// broker for as long as it is away; nothing could be done without it anyway.
+async fn hand_back(worker: &Incarnation, stop: &CancellationToken, consumers: &mut JoinSet<()>) {
+    let handed_back = async {
+        worker.held.wish_all(Wish::Interrupt);
+        // Claims that are on their way are held once their answers are there.
+        while consumers.join_next().await.is_some() {}
+        worker.held.wish_all(Wish::Interrupt);
+        worker.held.empty().await;
+    };
+    let stopped = async {
+        stop.cancelled().await;
+        tokio::time::sleep(INTERRUPT).await;
+    };
+    tokio::select! {
+        () = handed_back => {}
+        () = stopped => {}
+    }
 }
 
 /// Waits for the wish to stop, then for the work to end.

@@ -170,6 +170,14 @@ async fn held_by(handle: &SchedulerHandle, worker: &str, epoch: i64) -> Option<V
         .into_iter()
         .filter(|out| out.worker.is_none() || out.worker.as_deref() == Some(worker))
         .partition(|out| out.worker.is_some());
+    // Asked after what is out was read, and whatever is asked next: a presence that has forgotten the revocation in between
+    // may have given the worker a lease, under which it started some of this.
+    handle
+        .presence
+        .epoch()
+        .await
+        .ok()
+        .filter(|now| *now == epoch)?;
     for chunk in rest.chunks(CHUNK) {
         let ids: Vec<(i64, i64)> = chunk
             .iter()

@@ -47,7 +47,7 @@ async fn sweep(handle: &Arc<SchedulerHandle>, swept: &mut Option<i64>) {
     let Some(epoch) = handle.epoch.borrow().epoch() else {
         return;
     };
-    if *swept == Some(epoch) || !epoch::record_is_complete(handle).await {
+    if *swept == Some(epoch) || !epoch::record_is_complete(handle, epoch).await {
         return;
     }
     match handle.store.out_dispatches(None).await {
@@ -76,7 +76,7 @@ async fn look(handle: &Arc<SchedulerHandle>, late: Vec<OutDispatch>) {
     let margin = Span::from_std(CLOCK_MARGIN).unwrap_or(Span::seconds(2));
     // Presence has lost its memory since the older ones went out: a worker may hold one and not have said so yet.
     let complete =
-        late.iter().any(|out| out.epoch != epoch) && epoch::record_is_complete(handle).await;
+        late.iter().any(|out| out.epoch != epoch) && epoch::record_is_complete(handle, epoch).await;
     let late: Vec<OutDispatch> = late
         .into_iter()
         .filter(|out| match out.epoch == epoch {

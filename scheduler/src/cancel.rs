@@ -32,7 +32,11 @@ pub(crate) async fn cancel(handle: &Arc<SchedulerHandle>, dispatches: &[OutDispa
                 if out.state == TaskState::Queued && (out.epoch == cancels.epoch || restored) =>
             {
                 let same_epoch = out.epoch == cancels.epoch;
-                let found = if same_epoch { &mut unclaimed } else { &mut forgotten };
+                let found = if same_epoch {
+                    &mut unclaimed
+                } else {
+                    &mut forgotten
+                };
                 found.push(Command::CancelledUnclaimed {
                     run: out.run,
                     dispatch: out.dispatch,

@@ -132,6 +132,17 @@ pub struct Trigger {
     pub audit: Option<AuditRow>,
 }
 
+/// What came of judging a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judgement {
+    /// A lease granted over the broker still holds.
+    Holds,
+    /// It is lost, and no lease was ever granted to it over the broker.
+    Lost,
+    /// It is lost, and had leases over the broker: that the last one is over is the word of a clock that may have stepped.
+    LostAfterGrants,
+}
+
 /// A run that was deleted with all that the database had of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeletedRun {

@@ -3,7 +3,7 @@
 use crate::{
     Backend, Reads, StoreResult,
     plans::PlanCache,
-    records::{DeletedRun, NewDagVersion, OutDispatch, Trigger, VersionRow},
+    records::{DeletedRun, Judgement, NewDagVersion, OutDispatch, Trigger, VersionRow},
     transactions,
 };
 use async_trait::async_trait;
@@ -131,8 +131,8 @@ pub trait Store: Reads {
     async fn grant_lease(&self, request: &RenewRequest) -> StoreResult<bool>;
 
     /// Judges a worker lost, for good, unless a lease granted over the broker still holds. From then on no lease is granted
-    /// to it. Answers whether it is lost.
-    async fn judge_lost(&self, incarnation: &str) -> StoreResult<bool>;
+    /// to it.
+    async fn judge_lost(&self, incarnation: &str) -> StoreResult<Judgement>;
 
     /// Deletes runs that ended before, and other records whose time is over. Answers the runs: their logs and
     /// other objects are to be deleted too.
@@ -188,7 +188,7 @@ impl<B: Backend> Store for B {
         retrying!(transactions::grant_lease(self, request))
     }
 
-    async fn judge_lost(&self, incarnation: &str) -> StoreResult<bool> {
+    async fn judge_lost(&self, incarnation: &str) -> StoreResult<Judgement> {
         retrying!(transactions::judge_lost(self, incarnation))
     }
 

@@ -9,7 +9,7 @@
 use crate::{SchedulerHandle, barrier, effects, epoch::boottime, repeat};
 use gristmill_common::engine::Command;
 use gristmill_presence::LeaseSnapshot;
-use gristmill_store::OutDispatch;
+use gristmill_store::{Judgement, OutDispatch};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError},
@@ -100,25 +100,26 @@ pub(super) async fn run(handle: Arc<SchedulerHandle>) {
 
 /// Judges one worker; answers whether everything that it held has been given up.
 async fn judge(handle: &Arc<SchedulerHandle>, worker: &str, seen: Option<u64>, epoch: i64) -> bool {
-    match handle.store.judge_lost(worker).await {
-        Ok(true) => {}
-        Ok(false) => {
+    let judgement = match handle.store.judge_lost(worker).await {
+        Ok(Judgement::Holds) => {
             tracing::debug!(worker, "its lease over the broker still holds");
             return false;
         }
+        Ok(judgement) => judgement,
         Err(error) => {
             tracing::warn!(worker, %error, "cannot judge now");
             return false;
         }
-    }
+    };
     tracing::warn!(worker, "worker lost: its lease has not been renewed");
     metrics::counter!("gristmill_leases_lost_total").increment(1);
     let Ok(reached) = handle.presence.revoke(worker).await else {
         return false;
     };
-    if reached != seen {
-        // It came back after the last look, and may have started anew what the next lines take for dead. From now on it
-        // cannot renew: what it has is dead when this lease is over.
+    if reached != seen || judgement == Judgement::LostAfterGrants {
+        // It came back after the last look, and may have started anew what the next lines take for dead; or it was granted
+        // leases over the broker, whose end is told by the database's clock, which may have stepped. From now on it cannot
+        // renew, neither here nor there: what it has is dead when this lease is over.
         tokio::time::sleep(handle.config.lease + handle.config.judge_margin).await;
     }
     if !barrier::pass(handle).await {

@@ -2,7 +2,7 @@
 
 use crate::{
     Backend, StoreResult, Tx,
-    records::{DeletedRun, WorkerState},
+    records::{DeletedRun, Judgement, WorkerState},
 };
 use chrono::{DateTime, Duration, Utc};
 use gristmill_common::message::RenewRequest;
@@ -26,19 +26,23 @@ pub(crate) async fn grant_lease<B: Backend>(
     Ok(true)
 }
 
-pub(crate) async fn judge_lost<B: Backend>(store: &B, incarnation: &str) -> StoreResult<bool> {
+pub(crate) async fn judge_lost<B: Backend>(store: &B, incarnation: &str) -> StoreResult<Judgement> {
     let mut tx = store.begin().await?;
     let mut worker = tx.lock_worker(incarnation).await?;
+    let lost = match worker.held_until {
+        Some(_) => Judgement::LostAfterGrants,
+        None => Judgement::Lost,
+    };
     if worker.state == WorkerState::Lost {
-        return Ok(true);
+        return Ok(lost);
     }
     if worker.held_until.is_some_and(|until| until >= tx.now()) {
-        return Ok(false);
+        return Ok(Judgement::Holds);
     }
     worker.state = WorkerState::Lost;
     tx.update_worker(&worker).await?;
     tx.commit().await?;
-    Ok(true)
+    Ok(lost)
 }
 
 pub(crate) async fn delete_old<B: Backend>(

@@ -1,7 +1,7 @@
 # What newcomers and CI type. Everything longer than a line is in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench model setup compose-test
+.PHONY: help demo test lint bench chaos model setup compose-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ lint: ## Check formatting, and clippy on every target with warnings as errors
 bench: ## Measure every figure that has a target (PEERS=celery: Celery beside them)
 	@scripts/setup.sh servers
 	scripts/bench.sh
+
+chaos: ## Break everything by a schedule under load, and check what is left (SEED=… FAULTS=300 TASKS=100000)
+	@scripts/setup.sh servers
+	scripts/chaos.sh
 
 model: ## Check larger deployments of the protocol's model than `make test` does; MODEL=NAME for one, --help for more
 	cargo run --release -p gristmill-model -- $(MODEL)

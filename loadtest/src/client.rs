@@ -157,6 +157,14 @@ impl Client {
         })
     }
 
+    /// Asks for a run under an idempotency key, so that it can be asked for again when the answer does not come in time.
+    pub async fn trigger_once(&self, dag_id: &str, key: &str, time: Duration) -> Result<Run> {
+        let path = format!("/api/v2/dags/{dag_id}/dagRuns");
+        let request = self.request(Method::POST, &path).json(&json!({}));
+        let request = request.header("idempotency-key", key).timeout(time);
+        Ok(body_of("POST", &path, request).await?.1)
+    }
+
     /// Asks for a run and waits until it has ended, in one request while that lasts.
     pub async fn run_to_end(&self, dag_id: &str, deadline: Duration) -> Result<Run> {
         let path = format!("/api/v2/dags/{dag_id}/dagRuns?wait={HOLD}");

@@ -9,6 +9,8 @@ mod member;
 mod servers;
 mod standalone;
 
+pub use gristmill_testkit::Clock;
+
 pub use self::{
     distributed::start as start_distributed,
     foreign::connect as connect_foreign,

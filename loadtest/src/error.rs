@@ -47,6 +47,28 @@ pub enum LoadError {
         "{0} is not private to this deployment, so it cannot be killed or restarted: unset the GRISTMILL_TEST_… variables"
     )]
     NotPrivate(&'static str),
+    #[error("cannot prepare the deployment's folder: {0}")]
+    Folder(std::io::Error),
+    #[error("the deployment has no {0}")]
+    NoSuchPart(String),
+    #[error("cannot signal a guardian: {0}")]
+    Signal(std::io::Error),
+    #[error("cannot flush Redis: {0}")]
+    Flush(std::io::Error),
+    #[error("the broker refused what a fault needs: {0}")]
+    Broker(lapin::Error),
+    #[error("the broker did not answer within {0:?}")]
+    BrokerSilent(Duration),
+    #[error(
+        "a fault of the database could not be begun or ended: {why}; the statement was: {statement}"
+    )]
+    FaultStatement { statement: String, why: String },
+    #[error("cannot make the store full or empty again: {0}")]
+    Disk(String),
+    #[error("the database could not be read: {0}")]
+    Watch(#[from] sqlx::Error),
+    #[error(transparent)]
+    Workload(#[from] crate::workload::WorkloadError),
     #[error("`gristmill migrate` failed:\n{0}")]
     Migrate(String),
     #[error("cannot run `sh -c true`, which hops are compared with: {0}")]

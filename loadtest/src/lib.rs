@@ -10,9 +10,11 @@
 //! - [`history`]: databases full of ended tasks;
 //! - [`report`]: the figures as a table, as JSON and as a page with plots, with the targets and the peers' figures beside;
 //! - [`workload`]: random but reproducible DAGs whose tasks' outcomes are known beforehand, and the ledger they write;
+//! - [`chaos`]: faults by a seeded schedule under load, judged by the checker;
 //! - [`check`]: the invariants of `gristmill_common::invariant`, looked for in database, broker, Redis and ledger.
 
 pub mod bench;
+pub mod chaos;
 pub mod check;
 pub mod client;
 pub mod compare;
@@ -42,6 +44,7 @@ pub struct Cli {
 enum Command {
     Bench(bench::BenchArgs),
     Run(run::RunArgs),
+    Chaos(chaos::ChaosArgs),
     Report(report::ReportArgs),
     Compare(compare::CompareArgs),
     Check(check::CheckArgs),
@@ -57,6 +60,7 @@ impl Cli {
                     return Ok(ExitCode::FAILURE);
                 }
             }
+            Command::Chaos(args) => return chaos::run(args).await,
             Command::Report(args) => report::run(&args)?,
             Command::Compare(args) => {
                 if !compare::run(args).await? {

@@ -15,6 +15,7 @@ async fn every_part_can_be_reached_and_taken_away() {
         concurrency: 4,
         servers: ServerChoice::Private,
         proxied: true,
+        movable_clocks: false,
         environment: Vec::new(),
     };
     let deployment = start_distributed(&layout).await.unwrap();

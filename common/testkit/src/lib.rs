@@ -4,9 +4,11 @@
 //!   of its own with its data in a temporary folder, to be killed, frozen, restarted and emptied at will;
 //! - [`shared`]: one server of each kind for all tests, with a database, vhost or database number per test;
 //! - [`Proxy`]: a TCP proxy that cuts and delays connections;
+//! - [`Clock`]: moves the wall clock of single processes;
 //! - [`Role`] and [`roles`]: processes of the shipped binary, their logs, signals and conditions to wait for;
 //! - the binary `gristmill-testkit`, which runs a command with shared servers around it.
 
+mod clock;
 mod datadir;
 pub mod env;
 mod error;
@@ -21,6 +23,7 @@ pub mod sys;
 pub mod wait;
 
 pub use self::{
+    clock::Clock,
     datadir::DataDir,
     error::{Result, TestkitError},
     proxy::Proxy,

@@ -20,6 +20,24 @@ enum Mode {
     Cut,
     /// Keeps connections open and forwards nothing, as a network that drops packets does.
     Stalled,
+    /// Forwards what clients send and holds back what the server answers.
+    AnswersLost,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    ToServer,
+    ToClient,
+}
+
+impl Mode {
+    fn lets_through(self, direction: Direction) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Cut | Self::Stalled => false,
+            Self::AnswersLost => direction == Direction::ToServer,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +116,13 @@ impl Proxy {
         self.set(|s| s.mode = Mode::Stalled);
     }
 
-    /// Ends a cut, stall or delay. What waited during a stall is forwarded.
+    /// The server does what clients ask for, and they do not hear of it: its answers are held back until
+    /// [`Self::restore`], when connections that lack one are closed.
+    pub fn lose_answers(&self) {
+        self.set(|s| s.mode = Mode::AnswersLost);
+    }
+
+    /// Ends a cut, stall, loss of answers or delay. What waited during a stall is forwarded.
     pub fn restore(&self) {
         self.set(|s| {
             s.mode = Mode::Open;
@@ -137,29 +161,45 @@ async fn serve(client: TcpStream, target: String, mut setting: watch::Receiver<S
     let (from_server, to_server) = server.into_split();
     let forward = setting.clone();
     let backward = setting.clone();
+    let both = async {
+        tokio::try_join!(
+            pump(from_client, to_server, forward, Direction::ToServer),
+            pump(from_server, to_client, backward, Direction::ToClient)
+        )
+    };
     tokio::select! {
-        _ = async { tokio::join!(pump(from_client, to_server, forward), pump(from_server, to_client, backward)) } => {}
+        _ = both => {}
         _ = setting.wait_for(|s| s.mode == Mode::Cut) => {}
     }
 }
+
+/// An answer was lost: the rest of its connection makes no sense any more.
+struct Lost;
 
 /// Copies one direction until its end, which it passes on.
 async fn pump(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     mut setting: watch::Receiver<Setting>,
-) {
+    direction: Direction,
+) -> std::result::Result<(), Lost> {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        let delay = setting.borrow().delay;
+        let Setting { mode, delay } = *setting.borrow();
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        if setting.wait_for(|s| s.mode != Mode::Stalled).await.is_err()
-            || to.write_all(&buffer[..length]).await.is_err()
-        {
-            return;
+        let open = setting
+            .wait_for(|s| s.mode.lets_through(direction))
+            .await
+            .is_ok();
+        if mode == Mode::AnswersLost && direction == Direction::ToClient {
+            return Err(Lost);
+        }
+        if !open || to.write_all(&buffer[..length]).await.is_err() {
+            return Ok(());
         }
     }
     let _ = to.shutdown().await;
+    Ok(())
 }

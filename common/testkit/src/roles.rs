@@ -27,6 +27,11 @@ const GONE: Duration = Duration::from_secs(10);
 /// Cargo builds the binaries of a package only for that package's own tests, so a missing file is an error that says
 /// how to build it.
 pub fn binary(name: &str) -> Result<PathBuf> {
+    built(name, &format!("cargo build --bin {name}"))
+}
+
+/// Path of a built file, or an error that says how to build it.
+pub(crate) fn built(name: &str, how: &str) -> Result<PathBuf> {
     let folder = match env::var_os(BIN_DIR) {
         Some(folder) => PathBuf::from(folder),
         None => {
@@ -46,9 +51,7 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     Err(TestkitError::BadVariable {
         variable: BIN_DIR,
         value: folder.display().to_string(),
-        why: format!(
-            "it has no `{name}`; build it first (`cargo build --bin {name}`) or set {BIN_DIR}"
-        ),
+        why: format!("it has no `{name}`; build it first (`{how}`) or set {BIN_DIR}"),
     })
 }
 

@@ -53,6 +53,14 @@ async fn a_restarted_role_keeps_its_log_and_takes_new_variables() {
     assert_eq!(role.log_text(), "hello\nbye\n");
 }
 
+/// Sends one command; gives the answer, which has to fit one packet.
+async fn ask(stream: &mut TcpStream, command: &[u8]) -> std::io::Result<String> {
+    stream.write_all(command).await?;
+    let mut answer = [0; 64];
+    let length = stream.read(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
 async fn ping(stream: &mut TcpStream) -> std::io::Result<String> {
     stream.write_all(b"PING\r\n").await?;
     let mut answer = [0; 7];
@@ -81,6 +89,28 @@ async fn the_proxy_forwards_stalls_cuts_and_restores() {
     let mut late = [0; 7];
     stream.read_exact(&mut late).await.unwrap();
     assert_eq!(&late, b"+PONG\r\n");
+
+    proxy.lose_answers();
+    stream
+        .write_all(b"*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n")
+        .await
+        .unwrap();
+    let mut direct = TcpStream::connect(target).await.unwrap();
+    let start = std::time::Instant::now();
+    while ask(&mut direct, b"*2\r\n$3\r\nGET\r\n$1\r\nn\r\n")
+        .await
+        .unwrap()
+        != "$1\r\n1\r\n"
+    {
+        assert!(start.elapsed() < SOON, "the request did not arrive");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    proxy.restore();
+    let mut nothing = [0; 1];
+    // Closed, and the answer never came.
+    assert!(!matches!(stream.read(&mut nothing).await, Ok(1..)));
+    let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+    assert_eq!(ping(&mut stream).await.unwrap(), "+PONG\r\n");
 
     proxy.cut();
     assert!(ping(&mut stream).await.is_err());

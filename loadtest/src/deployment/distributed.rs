@@ -8,7 +8,8 @@ use crate::{
     error::{LoadError, Result},
     measure::{Groups, Messages, statements::Statements},
 };
-use gristmill_testkit::{DataDir, free_port, roles};
+use gristmill_testkit::{Clock, DataDir, free_port, roles};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 /// Any 32 bytes: nothing outlives the measurement.
 const SECRET_KEY: &str = "6c6f6164746573746c6f6164746573746c6f6164746573746c6f616474657374";
@@ -19,7 +20,12 @@ pub async fn start(layout: &Layout) -> Result<Deployment> {
         return Err(LoadError::EmptyLayout);
     }
     let folder = DataDir::new("load")?;
-    let servers = Servers::start(layout.servers).await?;
+    if layout.movable_clocks {
+        // PostgreSQL runs under an account of its own, and reads its clock in here.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
+            .map_err(LoadError::Folder)?;
+    }
+    let servers = Servers::start(layout, folder.path()).await?;
     let bases = (0..layout.apis)
         .map(|_| Ok(format!("http://127.0.0.1:{}", free_port()?)))
         .collect::<Result<Vec<_>>>()?;
@@ -54,12 +60,24 @@ pub async fn start(layout: &Layout) -> Result<Deployment> {
                 true => Some(Links::open(duty, &servers).await?),
                 false => None,
             };
+            let clock = match layout.movable_clocks {
+                true => {
+                    let file = format!("{}-{number}.clock", duty.name());
+                    Some(Clock::new(folder.path().join(file))?)
+                }
+                false => None,
+            };
+            let mut setup = setup.clone();
+            for (name, value) in clock.iter().flat_map(Clock::environment) {
+                setup = setup.env(name, value);
+            }
             let role = launch(&setup, &servers, layout, (duty, number), &base, &links)?;
             members.push(Member {
                 duty,
                 number,
                 role,
                 links,
+                clock,
                 base,
             });
         }

@@ -13,6 +13,9 @@ pub struct Layout {
     /// Whether each role reaches each server through a [`gristmill_testkit::Proxy`] of its own, to be cut, stalled and
     /// delayed. It costs CPU time of this process; not for measurements.
     pub proxied: bool,
+    /// Whether the wall clocks of the roles, of PostgreSQL and of Redis can be moved, each by itself; see
+    /// [`gristmill_testkit::Clock`]. Only private servers have one.
+    pub movable_clocks: bool,
     /// Environment variables of all roles, besides those that the deployment needs.
     pub environment: Vec<(String, String)>,
 }
@@ -37,6 +40,7 @@ impl Layout {
             concurrency,
             servers: ServerChoice::NamedOrPrivate,
             proxied: false,
+            movable_clocks: false,
             environment: Vec::new(),
         }
     }

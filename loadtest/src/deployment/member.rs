@@ -2,7 +2,7 @@
 
 use super::servers::Servers;
 use crate::error::Result;
-use gristmill_testkit::{Proxy, Role, roles::Setup};
+use gristmill_testkit::{Clock, Proxy, Role, roles::Setup};
 use url::Url;
 
 /// What a process does.
@@ -45,6 +45,8 @@ pub struct Member {
     pub role: Role,
     /// Where its connections can be cut; `None` unless the layout asked for it.
     pub links: Option<Links>,
+    /// Its wall clock; `None` unless the layout asked for it.
+    pub clock: Option<Clock>,
     /// Of an API server: `http://host:port`.
     pub(super) base: Option<String>,
 }

@@ -1,10 +1,11 @@
 //! PostgreSQL, RabbitMQ and Redis of one deployment.
 
-use super::layout::ServerChoice;
+use super::layout::{Layout, ServerChoice};
 use crate::error::{LoadError, Result};
 use gristmill_testkit::{
-    Database, Postgres, RabbitMq, Redis, RedisDb, TestkitError, Vhost, env, shared,
+    Clock, Database, Postgres, RabbitMq, Redis, RedisDb, TestkitError, Vhost, env, shared,
 };
+use std::path::Path;
 
 /// The servers that a deployment stands on: its own, or its corner of named ones.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub struct Servers {
     postgres: Backing<Postgres, Database>,
     rabbitmq: Backing<RabbitMq, Vhost>,
     redis: Backing<Redis, RedisDb>,
+    postgres_clock: Option<Clock>,
+    redis_clock: Option<Clock>,
     database_url: String,
     amqp_url: String,
     redis_url: String,
@@ -36,16 +39,26 @@ impl<Server, Corner> Backing<Server, Corner> {
 }
 
 impl Servers {
-    pub(super) async fn start(choice: ServerChoice) -> Result<Self> {
+    /// `folder` takes the clocks, where the layout wants them moved.
+    pub(super) async fn start(layout: &Layout, folder: &Path) -> Result<Self> {
+        let clock = |name: &str| match layout.movable_clocks {
+            true => Clock::new(folder.join(format!("{name}.clock"))).map(Some),
+            false => Ok(None),
+        };
+        let (postgres_clock, redis_clock) = (clock("postgres")?, clock("redis")?);
+        let environment =
+            |clock: &Option<Clock>| clock.as_ref().map(Clock::environment).unwrap_or_default();
         let named = |variable| {
-            choice == ServerChoice::NamedOrPrivate
+            layout.servers == ServerChoice::NamedOrPrivate
                 && std::env::var_os(variable).is_some_and(|value| !value.is_empty())
         };
         let (postgres, rabbitmq, redis) = tokio::try_join!(
             async {
                 Ok::<_, TestkitError>(match named(env::DATABASE_URL) {
                     true => Backing::Named(shared::postgres_database().await?),
-                    false => Backing::Private(Postgres::start().await?),
+                    false => {
+                        Backing::Private(Postgres::start_with(environment(&postgres_clock)).await?)
+                    }
                 })
             },
             async {
@@ -57,7 +70,7 @@ impl Servers {
             async {
                 Ok(match named(env::REDIS_URL) {
                     true => Backing::Named(shared::redis_db().await?),
-                    false => Backing::Private(Redis::start().await?),
+                    false => Backing::Private(Redis::start_with(environment(&redis_clock)).await?),
                 })
             },
         )?;
@@ -81,6 +94,8 @@ impl Servers {
             postgres,
             rabbitmq,
             redis,
+            postgres_clock,
+            redis_clock,
         })
     }
 
@@ -117,6 +132,16 @@ impl Servers {
     /// The private Redis; an error when the deployment stands on a named one.
     pub fn redis(&self) -> Result<&Redis> {
         self.redis.private("Redis")
+    }
+
+    /// PostgreSQL's wall clock, if the layout wanted it moved.
+    pub fn postgres_clock(&self) -> Option<&Clock> {
+        self.postgres_clock.as_ref()
+    }
+
+    /// Redis's wall clock, if the layout wanted it moved.
+    pub fn redis_clock(&self) -> Option<&Clock> {
+        self.redis_clock.as_ref()
     }
 
     /// Runs one SQL statement; gives its rows, columns parted by `|`.

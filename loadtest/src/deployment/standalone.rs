@@ -43,6 +43,7 @@ pub async fn start(layout: &Layout) -> Result<Deployment> {
             number: 0,
             role,
             links: None,
+            clock: None,
             base: Some(base),
         }],
         servers: None,

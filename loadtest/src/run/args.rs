@@ -146,6 +146,7 @@ impl RunArgs {
             concurrency: self.concurrency,
             servers: ServerChoice::NamedOrPrivate,
             proxied: false,
+            movable_clocks: false,
             environment: Vec::new(),
         }
     }

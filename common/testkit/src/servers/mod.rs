@@ -5,6 +5,7 @@ mod rabbitmq;
 mod redis;
 
 use std::{
+    ffi::OsString,
     fmt,
     fs::OpenOptions,
     future::Future,
@@ -70,12 +71,18 @@ pub struct Server<R: Recipe> {
     process: Mutex<Option<Child>>,
     companion: Mutex<Option<Child>>,
     recipe: R,
+    environment: Vec<(OsString, OsString)>,
     dir: DataDir,
 }
 
 impl<R: Recipe> Server<R> {
     /// Starts a fresh server and waits until it serves.
     pub async fn start() -> Result<Self> {
+        Self::start_with(Vec::new()).await
+    }
+
+    /// Like [`Self::start`], with more environment variables for the server, of all its starts.
+    pub async fn start_with(environment: Vec<(OsString, OsString)>) -> Result<Self> {
         let dir = DataDir::new(R::NAME)?;
         let path = dir.path().to_owned();
         let recipe = blocking({
@@ -91,6 +98,7 @@ impl<R: Recipe> Server<R> {
             process: Mutex::new(None),
             companion: Mutex::new(companion),
             recipe,
+            environment,
             dir,
         };
         server.up().await?;
@@ -106,6 +114,11 @@ impl<R: Recipe> Server<R> {
     /// Whether the server serves requests at this moment.
     pub async fn is_up(&self) -> bool {
         self.recipe.serves().await
+    }
+
+    /// Folder of the server's data and log.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Log of the server, all starts one after the other.
@@ -175,7 +188,9 @@ impl<R: Recipe> Server<R> {
     }
 
     async fn up(&self) -> Result<()> {
-        let child = launch(self.recipe.command(), &self.log(), R::DEATH_SIGNAL)?;
+        let mut command = self.recipe.command();
+        command.envs(self.environment.iter().cloned());
+        let child = launch(command, &self.log(), R::DEATH_SIGNAL)?;
         *self.process() = Some(child);
         let start = Instant::now();
         loop {

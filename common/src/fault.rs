@@ -89,6 +89,24 @@ pub const fn misbehaves(_name: &str) -> bool {
     false
 }
 
+/// Whether the environment asks for any of these at all; not counted as reaching them.
+#[cfg(debug_assertions)]
+pub fn is_asked_for(names: &[&str]) -> bool {
+    let name = |wish: &str| wish.split(':').next().map(str::to_owned);
+    std::env::var("GRISTMILL_MISBEHAVE").is_ok_and(|text| {
+        text.split(',')
+            .filter_map(name)
+            .any(|wish| names.contains(&wish.as_str()))
+    })
+}
+
+/// Never in a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub const fn is_asked_for(_names: &[&str]) -> bool {
+    false
+}
+
 /// Dies here if the environment says so.
 #[cfg(debug_assertions)]
 pub fn reach(name: &str) {

@@ -133,8 +133,9 @@ CREATE TABLE task_instances (
     CHECK (state <> 'up_for_retry' OR next_at IS NOT NULL)
 ) STRICT;
 
-CREATE INDEX task_instances_ready ON task_instances (run, priority_weight DESC, scheduled_at, pk)
-    WHERE state = 'scheduled';
+-- By lane (what may be blocked apart), then the best of each first: see src/statements/candidates.rs of the store.
+CREATE INDEX task_instances_ready ON task_instances
+    (run, task_idx, pool, queue, pool_slots, priority_weight DESC, scheduled_at, pk) WHERE state = 'scheduled';
 CREATE INDEX task_instances_retry ON task_instances (next_at) WHERE state = 'up_for_retry';
 CREATE INDEX task_instances_claim ON task_instances (claim_by) WHERE state = 'queued';
 CREATE INDEX task_instances_worker ON task_instances (worker) WHERE state IN ('queued', 'running');

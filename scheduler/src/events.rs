@@ -8,7 +8,7 @@ use gristmill_common::{
     engine::Command,
     fault,
     ids::Dispatch,
-    message::{Control, Event, EventBatch, RenewRequest, VERSION},
+    message::{Control, Ending, Event, EventBatch, RenewRequest, VERSION},
 };
 use gristmill_store::StoreError;
 use std::sync::Arc;
@@ -152,11 +152,9 @@ async fn apply(handle: &Arc<SchedulerHandle>, batch: Batch) -> Result<(), StoreE
         })
         .await?;
         count(&batch.commands);
-        if batch
-            .commands
-            .iter()
-            .any(|command| matches!(command, Command::Finished(_)))
-        {
+        if batch.commands.iter().any(
+            |command| matches!(command, Command::Finished(event) if event.ending == Ending::Failed),
+        ) {
             handle.wake_retries.notify_one();
         }
         effects::carry_out(handle, applied);

@@ -4,6 +4,7 @@
 //! * `events`: applies what workers report, in batches, one task a shard.
 //! * `dispatch`: dispatches ready instances as limits give room.
 //! * `relay`: publishes the outbox.
+//! * `look`: asks the database once a second what there is to do, and wakes the others.
 //! * `runs`: starts queued runs, makes scheduled ones, stops those that have to stop.
 //! * [`reconcile`]: repairs whatever a crash left, from the database alone.
 
@@ -15,6 +16,7 @@ mod effects;
 mod epoch;
 mod events;
 mod hydrate;
+mod look;
 mod parts;
 pub mod reconcile;
 mod relay;
@@ -41,6 +43,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) {
     loops.spawn(dispatch::run(handle.clone()));
     loops.spawn(runs::run(handle.clone()));
     loops.spawn(epoch::run(handle.clone()));
+    loops.spawn(look::run(handle.clone()));
     reconcile::spawn(&handle, &mut loops);
     tokio::select! {
         () = stop.cancelled() => {}

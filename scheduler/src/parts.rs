@@ -5,7 +5,7 @@ use gristmill_broker::Broker;
 use gristmill_common::{ids::RunPk, row::OutboxRow};
 use gristmill_objects::ObjectStore;
 use gristmill_presence::Presence;
-use gristmill_store::{DispatchContext, PlanCache, Store};
+use gristmill_store::{DispatchContext, PlanCache, Published, Store, ToDo};
 use std::{fmt, ops::Deref, sync::Arc};
 use tokio::sync::{Notify, mpsc, watch};
 use uuid::Uuid;
@@ -38,6 +38,10 @@ pub struct SchedulerHandle {
     /// Names this scheduler among all.
     pub id: Uuid,
     pub(crate) plans: Arc<PlanCache>,
+    /// What the broker has confirmed and the outbox still has.
+    pub(crate) published: Arc<Published>,
+    /// What the last look found.
+    pub(crate) to_do: watch::Sender<ToDo>,
     /// Ready instances may fit.
     pub(crate) wake_dispatch: Notify,
     /// Queued runs may start, or runs have to stop.
@@ -71,6 +75,8 @@ impl SchedulerHandle {
             parts,
             id: Uuid::now_v7(),
             plans: Arc::default(),
+            published: Arc::default(),
+            to_do: watch::Sender::new(ToDo::default()),
             wake_dispatch: Notify::new(),
             wake_runs: Notify::new(),
             wake_unclaimed: Notify::new(),
@@ -89,6 +95,7 @@ impl SchedulerHandle {
             claim_window: self.config.claim_window,
             batch: self.config.dispatch_batch,
             plans: self.plans.clone(),
+            published: self.published.clone(),
             token: self.token.clone(),
         }
     }

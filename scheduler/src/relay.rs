@@ -1,6 +1,7 @@
-//! Publishes the outbox: messages go out as they are committed, many at a time; what the broker confirmed is deleted.
+//! Publishes the outbox: messages go out as they are committed, many at a time; what the broker
+//! confirmed is deleted with a later transaction.
 
-use crate::{SchedulerHandle, repeat};
+use crate::SchedulerHandle;
 use gristmill_broker::{Publication, PublishOutcome, Target};
 use gristmill_common::{
     fault,
@@ -9,10 +10,11 @@ use gristmill_common::{
     row::OutboxRow,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::sync::mpsc;
 
 /// Messages published at once at most.
 const BATCH: usize = 1_000;
+/// Published messages that wait for a transaction to take them out of the outbox, at most.
+const MAX_PUBLISHED: usize = 2_000;
 
 pub(crate) async fn run(handle: Arc<SchedulerHandle>) {
     let queue = handle
@@ -21,21 +23,30 @@ pub(crate) async fn run(handle: Arc<SchedulerHandle>) {
         .ok()
         .and_then(|mut queue| queue.take());
     let Some(mut queue) = queue else { return };
-    let (confirmed, to_delete) = mpsc::unbounded_channel();
-    let deleting = delete_confirmed(handle.clone(), to_delete);
-    let publishing = async {
-        while let Some(mut rows) = queue.recv().await {
-            while rows.len() < BATCH {
-                let Ok(more) = queue.try_recv() else { break };
-                rows.extend(more);
-            }
-            let dispatches = publish(&handle, rows).await;
-            if confirmed.send(dispatches).is_err() {
-                return;
-            }
+    while let Some(mut rows) = queue.recv().await {
+        while rows.len() < BATCH {
+            let Ok(more) = queue.try_recv() else { break };
+            rows.extend(more);
         }
-    };
-    tokio::join!(publishing, deleting);
+        let confirmed = publish(&handle, rows).await;
+        // The next transaction that applies or dispatches takes them along, or the next look deletes them.
+        if handle.published.add(confirmed) >= MAX_PUBLISHED {
+            delete_published(&handle).await;
+        }
+    }
+}
+
+/// Deletes what is published from the outbox by itself. A failure costs nothing: it is tried again, and what is published
+/// once more meanwhile is refused by its fence.
+pub(crate) async fn delete_published(handle: &SchedulerHandle) {
+    let published = handle.published.take();
+    if published.is_empty() {
+        return;
+    }
+    if let Err(error) = handle.store.confirm_published(&published).await {
+        tracing::debug!(%error, "cannot delete published messages now");
+        handle.published.add(published);
+    }
 }
 
 /// Publishes rows and answers which the broker has confirmed. The others stay in the outbox for the reconciler.
@@ -100,24 +111,4 @@ fn publication(row: &OutboxRow, now: chrono::DateTime<chrono::Utc>) -> Publicati
         .with_header(header::EPOCH, row.epoch)
         .with_header(header::CLAIM_BY, row.claim_by.timestamp_millis())
         .with_expiration(expires)
-}
-
-async fn delete_confirmed(
-    handle: Arc<SchedulerHandle>,
-    mut queue: mpsc::UnboundedReceiver<Vec<Dispatch>>,
-) {
-    while let Some(mut confirmed) = queue.recv().await {
-        while let Ok(more) = queue.try_recv() {
-            confirmed.extend(more);
-        }
-        if confirmed.is_empty() {
-            continue;
-        }
-        let deleted = repeat::until_answered("deleting published messages", || {
-            handle.store.confirm_published(&confirmed)
-        });
-        if let Err(error) = deleted.await {
-            tracing::error!(%error, "cannot delete published messages; they will be published again, and refused");
-        }
-    }
 }

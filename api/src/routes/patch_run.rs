@@ -109,6 +109,7 @@ fn context(app: &App) -> DispatchContext {
         claim_window: Duration::ZERO,
         batch: 0,
         plans: app.plans.clone(),
+        published: Arc::default(),
         token: Arc::new(move |run: RunPk| secret.run_token(run.0)),
     }
 }

@@ -187,6 +187,7 @@ impl Api {
             claim_window: Duration::from_secs(60),
             batch: 100,
             plans: self.plans.clone(),
+            published: Arc::default(),
             token: Arc::new(|_| String::new()),
         }
     }

@@ -172,6 +172,7 @@ fn adoption_context(secret: &SecretKey) -> DispatchContext {
         claim_window: Duration::ZERO,
         batch: 0,
         plans: Arc::default(),
+        published: Arc::default(),
         token: connect::run_token(secret),
     }
 }

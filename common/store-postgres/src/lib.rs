@@ -19,7 +19,8 @@ pub use tx::PgTx;
 
 use clock::Clock;
 use error::{bounded, db};
-use gristmill_store::{Backend, StoreError, StoreResult};
+use gristmill_common::message::Started;
+use gristmill_store::{Backend, Starts, StoreError, StoreResult};
 use listen::RunChanges;
 use meter::Meter;
 use sqlx::{
@@ -164,6 +165,10 @@ impl Backend for PgStore {
             self.measure_clock().await?;
         }
         PgTx::begin(&self.inner).await
+    }
+
+    async fn record_starts(&self, starts: &[&Started]) -> StoreResult<Starts> {
+        tx::record_starts(self, starts).await
     }
 }
 

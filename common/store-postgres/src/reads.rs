@@ -18,7 +18,7 @@ use gristmill_common::{
 use gristmill_store::{
     AuditRow, ComponentRow, DagRow, DeadLetterRow, ImportErrorRow, LimitKey, LimitRow, OutDispatch,
     Page, PoolRow, PoolUse, QueueCounts, Reads, RunFilter, StateCounts, StoreResult, TiFilter,
-    TokenRow, UserRow, VersionRow, WorkerRow,
+    ToDo, TokenRow, UserRow, VersionRow, WorkerRow,
 };
 use sqlx::postgres::PgRow;
 use std::time::Duration;
@@ -200,6 +200,10 @@ impl Reads for PgStore {
 
     async fn queues(&self) -> StoreResult<Vec<String>> {
         limits::queues(self).await
+    }
+
+    async fn to_do(&self, outbox_age: Duration) -> StoreResult<ToDo> {
+        reconcile::to_do(self, outbox_age).await
     }
 
     async fn unpublished(&self, age: Duration, max: i64) -> StoreResult<Vec<OutboxRow>> {

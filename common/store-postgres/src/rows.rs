@@ -126,35 +126,56 @@ macro_rules! run_columns {
 }
 pub(crate) use run_columns;
 
+/// The columns of [`run_columns`] under names that no instance has: what [`locked_run`] reads.
+macro_rules! run_aliases {
+    () => {
+        "r_pk, r_dag_id, r_run_id, r_version_pk, r_state, r_run_type, r_triggered_by, r_logical_date,
+         r_data_interval_start, r_data_interval_end, r_run_after, r_queued_at, r_started_at, r_ended_at, r_conf, r_params, r_note,
+         r_cancelled, r_stop_reason, r_max_active_tasks, r_active_tasks, r_ready_tasks, r_unfinished_tasks, r_failed_leaves"
+    };
+}
+pub(crate) use run_aliases;
+
+macro_rules! run_row {
+    ($row:expr, $prefix:literal) => {
+        RunRow {
+            pk: RunPk(get($row, concat!($prefix, "pk"))?),
+            dag_id: get($row, concat!($prefix, "dag_id"))?,
+            run_id: get($row, concat!($prefix, "run_id"))?,
+            version: VersionPk(get($row, concat!($prefix, "version_pk"))?),
+            state: named($row, concat!($prefix, "state"))?,
+            run_type: named($row, concat!($prefix, "run_type"))?,
+            triggered_by: get($row, concat!($prefix, "triggered_by"))?,
+            logical_date: get($row, concat!($prefix, "logical_date"))?,
+            data_interval_start: get($row, concat!($prefix, "data_interval_start"))?,
+            data_interval_end: get($row, concat!($prefix, "data_interval_end"))?,
+            run_after: get($row, concat!($prefix, "run_after"))?,
+            queued_at: get($row, concat!($prefix, "queued_at"))?,
+            started_at: get($row, concat!($prefix, "started_at"))?,
+            ended_at: get($row, concat!($prefix, "ended_at"))?,
+            conf: json($row, concat!($prefix, "conf"))?,
+            params: json($row, concat!($prefix, "params"))?,
+            note: get($row, concat!($prefix, "note"))?,
+            cancelled: get($row, concat!($prefix, "cancelled"))?,
+            stop_reason: get($row, concat!($prefix, "stop_reason"))?,
+            max_active_tasks: get($row, concat!($prefix, "max_active_tasks"))?,
+            active_tasks: get($row, concat!($prefix, "active_tasks"))?,
+            ready_tasks: get($row, concat!($prefix, "ready_tasks"))?,
+            unfinished_tasks: get($row, concat!($prefix, "unfinished_tasks"))?,
+            failed_leaves: get($row, concat!($prefix, "failed_leaves"))?,
+        }
+    };
+}
+
 impl FromPg for RunRow {
     fn from_pg(row: &PgRow) -> StoreResult<Self> {
-        Ok(Self {
-            pk: RunPk(get(row, "pk")?),
-            dag_id: get(row, "dag_id")?,
-            run_id: get(row, "run_id")?,
-            version: VersionPk(get(row, "version_pk")?),
-            state: named(row, "state")?,
-            run_type: named(row, "run_type")?,
-            triggered_by: get(row, "triggered_by")?,
-            logical_date: get(row, "logical_date")?,
-            data_interval_start: get(row, "data_interval_start")?,
-            data_interval_end: get(row, "data_interval_end")?,
-            run_after: get(row, "run_after")?,
-            queued_at: get(row, "queued_at")?,
-            started_at: get(row, "started_at")?,
-            ended_at: get(row, "ended_at")?,
-            conf: json(row, "conf")?,
-            params: json(row, "params")?,
-            note: get(row, "note")?,
-            cancelled: get(row, "cancelled")?,
-            stop_reason: get(row, "stop_reason")?,
-            max_active_tasks: get(row, "max_active_tasks")?,
-            active_tasks: get(row, "active_tasks")?,
-            ready_tasks: get(row, "ready_tasks")?,
-            unfinished_tasks: get(row, "unfinished_tasks")?,
-            failed_leaves: get(row, "failed_leaves")?,
-        })
+        Ok(run_row!(row, ""))
     }
+}
+
+/// A run beside an instance of it.
+pub(crate) fn locked_run(row: &PgRow) -> StoreResult<RunRow> {
+    Ok(run_row!(row, "r_"))
 }
 
 /// Columns of [`TiRow`], of `task_instances t`.

@@ -6,12 +6,15 @@ mod limits;
 mod outbox;
 mod retention;
 mod runs;
+mod starts;
 mod task_instances;
 mod upkeep;
+mod write;
 mod xcoms;
 
 pub(crate) use limits::rows_of as limit_rows;
-pub(crate) use outbox::delete as outbox_delete;
+pub(crate) use outbox::delete_lazily as outbox_delete;
+pub(crate) use starts::record as record_starts;
 
 use crate::{
     Inner, Statement,
@@ -27,7 +30,7 @@ use gristmill_common::{
 };
 use gristmill_store::{
     AuditRow, DagRow, LimitKey, LimitRow, NewDagVersion, NewRun, NewTi, StoreError, StoreResult,
-    TiWrite, Tx, UpstreamXcom, VersionRow, WorkerRow,
+    TiWrite, Tx, UpstreamXcom, VersionRow, WorkerRow, Writes, Written,
 };
 use sqlx::{
     Postgres, Transaction,
@@ -86,6 +89,12 @@ impl PgTx {
     /// Deletes locked, ended runs with all that belongs to them.
     pub(crate) async fn delete_runs(&mut self, runs: &[i64]) -> StoreResult<()> {
         retention::delete_runs(self, runs).await
+    }
+
+    /// What was to be written breaks an invariant: nothing of this transaction may be committed.
+    fn corrupt(&mut self, error: String) -> StoreError {
+        self.failed = Some(error.clone());
+        StoreError::Corrupt(error)
     }
 
     fn note<T>(&mut self, outcome: StoreResult<T>) -> StoreResult<T> {
@@ -176,6 +185,14 @@ impl Tx for PgTx {
         task_instances::load_nodes(self, nodes).await
     }
 
+    async fn lock_and_load(
+        &mut self,
+        runs: &[RunPk],
+        tis: &[TiPk],
+    ) -> StoreResult<(Vec<RunRow>, Vec<TiRow>)> {
+        task_instances::lock_and_load(self, runs, tis).await
+    }
+
     async fn load_unfinished(&mut self, run: RunPk) -> StoreResult<Vec<TiRow>> {
         task_instances::load_unfinished(self, run).await
     }
@@ -210,6 +227,14 @@ impl Tx for PgTx {
 
     async fn lock_limits(&mut self, keys: &[LimitKey]) -> StoreResult<Vec<LimitRow>> {
         limits::lock(self, keys).await
+    }
+
+    async fn lock_limits_and_look(
+        &mut self,
+        keys: &[LimitKey],
+        except: Option<&[RunPk]>,
+    ) -> StoreResult<(Vec<LimitRow>, bool)> {
+        limits::lock_and_look(self, keys, except).await
     }
 
     async fn spend_limits(&mut self, deltas: &[(LimitKey, i64)]) -> StoreResult<()> {
@@ -259,6 +284,10 @@ impl Tx for PgTx {
             return Ok(());
         }
         self.execute(outbox::delete(confirmed)).await.map(drop)
+    }
+
+    async fn write(&mut self, writes: &Writes<'_>) -> StoreResult<Written> {
+        write::write(self, writes).await
     }
 
     async fn lock_worker(&mut self, incarnation: &str) -> StoreResult<WorkerRow> {

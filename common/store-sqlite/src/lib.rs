@@ -17,7 +17,8 @@ mod writer;
 pub use tx::SqliteTx;
 
 use async_trait::async_trait;
-use gristmill_store::{Backend, StoreError, StoreResult};
+use gristmill_common::message::Started;
+use gristmill_store::{Backend, Starts, StoreError, StoreResult};
 use session::{Link, Session, Stats};
 use sqlx::SqlitePool;
 use std::{
@@ -114,5 +115,15 @@ impl Backend for SqliteStore {
         let mut lease = self.shared.writer.begin().await?;
         let now = lease.session()?.now;
         Ok(SqliteTx::new(lease, now))
+    }
+
+    async fn record_starts(&self, starts: &[&Started]) -> StoreResult<Starts> {
+        if starts.is_empty() {
+            return Ok(Starts::default());
+        }
+        let mut lease = self.shared.writer.begin().await?;
+        let recorded = lease.session()?.record_starts(starts).await?;
+        lease.commit().await?;
+        Ok(recorded)
     }
 }

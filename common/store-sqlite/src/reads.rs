@@ -10,7 +10,7 @@ use gristmill_common::{
 use gristmill_store::{
     AuditRow, ComponentRow, DagRow, DeadLetterRow, ImportErrorRow, LimitKey, LimitRow, OutDispatch,
     Page, PoolRow, PoolUse, QueueCounts, Reads, RunFilter, StateCounts, StoreError, StoreResult,
-    TiFilter, TokenRow, UserRow, VersionRow, WorkerRow,
+    TiFilter, ToDo, TokenRow, UserRow, VersionRow, WorkerRow,
 };
 use sqlx::{Connection, migrate::Migrator};
 use std::{sync::atomic::Ordering, time::Duration};
@@ -93,6 +93,12 @@ impl Reads for SqliteStore {
 
     async fn pool_use(&self, name: &str) -> StoreResult<PoolUse> {
         self.reader().await?.pool_use(name).await
+    }
+
+    async fn to_do(&self, outbox_age: Duration) -> StoreResult<ToDo> {
+        let mut reader = self.reader().await?;
+        let written_before = reader.now - delta(outbox_age);
+        reader.to_do(written_before).await
     }
 
     async fn unpublished(&self, age: Duration, max: i64) -> StoreResult<Vec<OutboxRow>> {

@@ -3,7 +3,6 @@
 
 use crate::{codec, error};
 use chrono::{DateTime, Utc};
-use futures::TryStreamExt;
 use gristmill_store::{StoreError, StoreResult};
 use serde::de::DeserializeOwned;
 use sqlx::{
@@ -11,12 +10,9 @@ use sqlx::{
     pool::PoolConnection,
     sqlite::{SqliteArguments, SqliteRow},
 };
-use std::{
-    ops::ControlFlow,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 /// What this process has sent since its start.
@@ -186,30 +182,6 @@ impl Session {
             Ok(rows) => rows.iter().map(decode_row).collect(),
             Err(error) => Err(self.failed(error)),
         }
-    }
-
-    /// The same, row by row, until `take` has enough: what is not taken is not computed.
-    pub(crate) async fn each<T: DeserializeOwned>(
-        &mut self,
-        sql: &'static str,
-        args: Vec<Arg>,
-        mut take: impl FnMut(T) -> ControlFlow<()> + Send,
-    ) -> StoreResult<()> {
-        let connection = self.connection()?;
-        let mut rows = sqlx::query_with(sql, bind(args)?).fetch(connection);
-        let failed = loop {
-            match rows.try_next().await {
-                Ok(Some(row)) => {
-                    if take(decode_row(&row)?).is_break() {
-                        return Ok(());
-                    }
-                }
-                Ok(None) => return Ok(()),
-                Err(error) => break error,
-            }
-        };
-        drop(rows);
-        Err(self.failed(failed))
     }
 
     /// The first row.

@@ -14,6 +14,7 @@ mod bed;
 
 pub mod access;
 pub mod candidates;
+pub mod counts;
 pub mod dags;
 pub mod limits;
 pub mod listings;
@@ -24,6 +25,7 @@ pub mod runs;
 pub mod schema;
 pub mod startable;
 pub mod task_instances;
+pub mod writes;
 pub mod xcoms;
 
 /// One `#[tokio::test]` per function of the suite, in modules of the same names. `$fresh` is the absolute path of an
@@ -70,7 +72,7 @@ macro_rules! conformance_tests {
             outbox { messages_leave_by_their_fence, old_messages_are_found_oldest_first, }
             reconcile {
                 unclaimed_dispatches_are_found, a_bounced_dispatch_expires, dispatches_are_found_by_worker, workers_are_locked_and_written,
-                barriers_count_shards_once,
+                barriers_count_shards_once, a_look_finds_what_there_is_to_do,
             }
             retention { old_runs_go_with_all_they_have, a_run_is_deleted_after_its_end, }
             runs {
@@ -85,6 +87,10 @@ macro_rules! conformance_tests {
                 keys_come_in_the_order_of_the_input, an_instance_keeps_its_columns, a_stale_write_writes_nothing,
                 one_of_fifty_writers_wins, nodes_and_unfinished_are_loaded, due_retries_come_oldest_first, an_attempt_ends_once,
                 broken_invariants_are_refused, text_with_nul_is_kept_readable,
+            }
+            writes {
+                runs_are_locked_with_their_instances, every_part_is_written_in_one_go, a_refused_part_stops_the_whole,
+                starts_are_noted_once,
             }
             xcoms { the_newest_fence_wins, values_are_found_by_task_and_key, references_tell_of_more, sealed_secrets_are_found, }
         }

@@ -19,5 +19,5 @@ pub use gristmill_common::limit::{LimitKey, LimitRow};
 pub use plans::PlanCache;
 pub use reads::Reads;
 pub use records::*;
-pub use store::{Applied, DispatchContext, EndedRun, Store, Triggered};
+pub use store::{Applied, DispatchContext, EndedRun, Published, Store, Triggered};
 pub use tx::{Backend, Tx};

@@ -125,10 +125,14 @@ pub trait Reads: Send + Sync {
 
     // ---- Reconcilers
 
+    /// What there is to do, in one look that opens no transaction; `outbox_age`: messages younger than this are left to
+    /// the scheduler that wrote them.
+    async fn to_do(&self, outbox_age: Duration) -> StoreResult<ToDo>;
     /// Messages written more than `age` ago and not deleted, oldest first.
     async fn unpublished(&self, age: Duration, max: i64) -> StoreResult<Vec<OutboxRow>>;
     async fn outbox_oldest_age(&self) -> StoreResult<Option<Duration>>;
-    /// `delete_outbox` as a transaction of its own.
+    /// `delete_outbox` as a transaction of its own. It may be lost in a crash of the database: the messages are then
+    /// published once more, and refused by their fences.
     async fn confirm_published(&self, confirmed: &[Dispatch]) -> StoreResult<()>;
     /// Dispatches in `queued` whose `claim_by` is over by more than `margin`, oldest first.
     async fn unclaimed(&self, margin: Duration, max: i64) -> StoreResult<Vec<OutDispatch>>;

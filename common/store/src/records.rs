@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use gristmill_common::{
     ids::{Dispatch, Fence, RunPk, TaskIdx, TiPk, VersionPk},
-    row::{RunRow, RunType, TiRow},
+    limit::LimitKey,
+    row::{AttemptRow, OutboxRow, RunRow, RunType, TiRow, XcomRow},
     spec::DagSpec,
     state::{RunState, TaskState},
 };
@@ -164,6 +165,58 @@ pub struct TiWrite {
     pub row: TiRow,
     pub expected_state: TaskState,
     pub expected_fence: Fence,
+}
+
+/// What a transaction writes at its end. Empty parts are not written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Writes<'a> {
+    pub tis: &'a [TiWrite],
+    pub runs: &'a [RunRow],
+    pub xcoms: &'a [XcomRow],
+    pub attempts: &'a [AttemptRow],
+    pub limits: &'a [(LimitKey, i64)],
+    pub outbox: &'a [OutboxRow],
+    /// Messages to delete from the outbox: the broker has confirmed them.
+    pub published: &'a [Dispatch],
+    /// Ask whether a run outside these waits, as [`Tx::others_wait`](crate::Tx::others_wait) does.
+    pub ask_others: Option<&'a [RunPk]>,
+}
+
+/// What came of [`Writes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Task instances written; the others were fenced.
+    pub tis: usize,
+    /// Others wait; `false` when not asked.
+    pub others_wait: bool,
+}
+
+/// What came of noting starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Starts {
+    /// Attempts that were noted; the others were fenced, or noted before.
+    pub written: usize,
+    /// A queue that had been full has room again: somebody may wait for it.
+    pub made_room: bool,
+}
+
+/// What there is for a scheduler's loops to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ToDo {
+    /// Scheduled runs are due to be made.
+    pub due_dags: bool,
+    /// Runs are queued whose time has come. They may still wait for their DAG.
+    pub queued_runs: bool,
+    /// [`Tx::runs_to_stop`](crate::Tx::runs_to_stop) would answer any.
+    pub runs_to_stop: bool,
+    /// A running run has ready instances and room in its own limit.
+    pub ready: bool,
+    /// [`Tx::due_retries`](crate::Tx::due_retries) would answer any.
+    pub retries: bool,
+    /// A dispatch is queued whose `claim_by` is over.
+    pub unclaimed: bool,
+    /// The outbox has messages older than was asked for.
+    pub unpublished: bool,
 }
 
 /// Where an upstream's XCom is.

@@ -8,8 +8,17 @@ use crate::{
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gristmill_common::{engine::Command, ids::RunPk, message::RenewRequest, row::OutboxRow};
-use std::{fmt, sync::Arc, time::Duration};
+use gristmill_common::{
+    engine::Command,
+    ids::{Dispatch, RunPk},
+    message::RenewRequest,
+    row::OutboxRow,
+};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use uuid::Uuid;
 
 /// Runs a transaction anew when it met another one.
@@ -39,8 +48,30 @@ pub struct DispatchContext {
     /// Dispatches of one transaction at most.
     pub batch: i64,
     pub plans: Arc<PlanCache>,
+    /// Deleted from the outbox by the next transaction that applies or dispatches.
+    pub published: Arc<Published>,
     /// Makes the token with which a run's tasks read its XComs.
     pub token: Arc<dyn Fn(RunPk) -> String + Send + Sync>,
+}
+
+/// Dispatches whose messages the broker has confirmed, on their way out of the outbox. They go with a transaction that
+/// commits anyway, so that a message costs no commit of its own. Losing them costs nothing but a second copy of each
+/// message, which its fence refuses.
+#[derive(Debug, Default)]
+pub struct Published(Mutex<Vec<Dispatch>>);
+
+impl Published {
+    /// Adds some, and answers how many wait.
+    pub fn add(&self, confirmed: Vec<Dispatch>) -> usize {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.extend(confirmed);
+        waiting.len()
+    }
+
+    /// Takes all that wait. Who cannot delete them adds them again.
+    pub fn take(&self) -> Vec<Dispatch> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl fmt::Debug for DispatchContext {

@@ -20,20 +20,25 @@ pub(crate) use workers::{delete_old, grant_lease, judge_lost, put_dead_letter};
 use crate::{StoreError, StoreResult, Tx, plans::PlanCache};
 use gristmill_common::{
     engine::{Plan, WorkingSet},
-    ids::{RunPk, VersionPk},
+    ids::{RunPk, TiPk, VersionPk},
 };
 use std::sync::Arc;
 
-/// Locks runs and puts them into a new working set with their plans.
-async fn lock_runs<T: Tx>(
+/// Locks runs, loads instances of theirs, and puts both into a new working set with the runs' plans.
+async fn lock_and_load<T: Tx>(
     tx: &mut T,
     runs: &[RunPk],
+    tis: &[TiPk],
     plans: &PlanCache,
 ) -> StoreResult<WorkingSet> {
     let mut ws = WorkingSet::new(tx.now());
-    for run in tx.lock_runs(runs).await? {
+    let (runs, tis) = tx.lock_and_load(runs, tis).await?;
+    for run in runs {
         let plan = plan(tx, run.version, plans).await?;
         ws.add_run(run, plan);
+    }
+    for ti in tis {
+        ws.add_ti(ti);
     }
     Ok(ws)
 }

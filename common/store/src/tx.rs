@@ -4,15 +4,15 @@
 use crate::{
     LimitKey, LimitRow, StoreError, StoreResult,
     records::{
-        AuditRow, DagRow, DeletedRun, NewDagVersion, NewRun, NewTi, TiWrite, UpstreamXcom,
-        VersionRow, WorkerRow,
+        AuditRow, DagRow, DeletedRun, NewDagVersion, NewRun, NewTi, Starts, TiWrite, UpstreamXcom,
+        VersionRow, WorkerRow, Writes, Written,
     },
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
     ids::{Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
-    message::Sealed,
+    message::{Sealed, Started},
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
 };
 use uuid::Uuid;
@@ -24,6 +24,12 @@ pub trait Backend: crate::Reads + Send + Sync + 'static {
 
     /// Opens a read-write transaction (Postgres: READ COMMITTED; SQLite: the one writer, BEGIN IMMEDIATE).
     async fn begin(&self) -> StoreResult<Self::Tx>;
+
+    /// Notes that these attempts have started: a transaction of its own, in as few statements as the backend can, since a
+    /// start decides nothing and an ending may wait behind it. Of each that is still queued under its fence the row takes
+    /// what [`transition::start`](gristmill_common::transition::start) writes, and its queue gets its room back. Locks in
+    /// the order of all transactions: runs by key, then queues by name.
+    async fn record_starts(&self, starts: &[&Started]) -> StoreResult<Starts>;
 }
 
 /// One open read-write transaction. Dropping it without [`Tx::commit`] rolls it back.
@@ -104,6 +110,15 @@ pub trait Tx: Send {
     /// Nodes (`map_index` -1) of tasks in runs that the transaction has locked.
     async fn load_nodes(&mut self, nodes: &[(RunPk, TaskIdx)]) -> StoreResult<Vec<TiRow>>;
 
+    /// [`Tx::lock_runs`] and [`Tx::load_tis`] in one go. The instances are as they are under the locks.
+    async fn lock_and_load(
+        &mut self,
+        runs: &[RunPk],
+        tis: &[TiPk],
+    ) -> StoreResult<(Vec<RunRow>, Vec<TiRow>)> {
+        Ok((self.lock_runs(runs).await?, self.load_tis(tis).await?))
+    }
+
     /// All instances of a run that have not ended; hidden nodes of expanded tasks are left out.
     async fn load_unfinished(&mut self, run: RunPk) -> StoreResult<Vec<TiRow>>;
 
@@ -111,7 +126,8 @@ pub trait Tx: Send {
     async fn runs_of(&mut self, tis: &[TiPk]) -> StoreResult<Vec<(TiPk, RunPk)>>;
 
     /// Writes all mutable columns of each row, guarded by key, expected state and expected fence. Returns the keys that
-    /// were written: a missing one was fenced.
+    /// were written: a missing one was fenced. What an instance was made with (task, queue, pool and slots, priority, map
+    /// values) never changes and is not written.
     async fn update_tis(&mut self, writes: &[TiWrite]) -> StoreResult<Vec<TiPk>>;
 
     /// Ready instances (`scheduled`) that fit their run's limit, their pool, their queue and their task's limits as these
@@ -137,6 +153,22 @@ pub trait Tx: Send {
 
     /// Locks limits in ascending order of their columns; those that do not exist are missing from the answer.
     async fn lock_limits(&mut self, keys: &[LimitKey]) -> StoreResult<Vec<LimitRow>>;
+
+    /// [`Tx::lock_limits`], and with `except` also [`Tx::others_wait`], in one go. That answer may be as old as the call:
+    /// it may miss a run whose transaction this one waited for. Ask again, with [`Writes::ask_others`], before relying on
+    /// a `false`.
+    async fn lock_limits_and_look(
+        &mut self,
+        keys: &[LimitKey],
+        except: Option<&[RunPk]>,
+    ) -> StoreResult<(Vec<LimitRow>, bool)> {
+        let limits = self.lock_limits(keys).await?;
+        let others = match except {
+            Some(except) => self.others_wait(except).await?,
+            None => false,
+        };
+        Ok((limits, others))
+    }
 
     /// Adds each delta to `used` of its locked row: a positive one only where `cap < 0 or used + delta <= cap`, a negative
     /// one only where `used + delta >= 0`. An error (`Corrupt`, naming the limit) when any row refuses.
@@ -174,6 +206,37 @@ pub trait Tx: Send {
 
     /// Deletes messages that the broker has confirmed.
     async fn delete_outbox(&mut self, confirmed: &[Dispatch]) -> StoreResult<()>;
+
+    /// Writes all of it, each part as its own method does, in as few statements as the backend can.
+    async fn write(&mut self, writes: &Writes<'_>) -> StoreResult<Written> {
+        let tis = match writes.tis {
+            [] => 0,
+            tis => self.update_tis(tis).await?.len(),
+        };
+        if !writes.runs.is_empty() {
+            self.update_runs(writes.runs).await?;
+        }
+        if !writes.xcoms.is_empty() {
+            self.put_xcoms(writes.xcoms).await?;
+        }
+        if !writes.attempts.is_empty() {
+            self.insert_attempts(writes.attempts).await?;
+        }
+        if !writes.limits.is_empty() {
+            self.spend_limits(writes.limits).await?;
+        }
+        if !writes.outbox.is_empty() {
+            self.insert_outbox(writes.outbox).await?;
+        }
+        if !writes.published.is_empty() {
+            self.delete_outbox(writes.published).await?;
+        }
+        let others_wait = match writes.ask_others {
+            Some(except) => self.others_wait(except).await?,
+            None => false,
+        };
+        Ok(Written { tis, others_wait })
+    }
 
     // ---- Workers and loss
 

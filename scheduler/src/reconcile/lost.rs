@@ -71,16 +71,26 @@ impl Watch {
 pub(super) async fn run(handle: Arc<SchedulerHandle>) {
     let patience = handle.config.lease + handle.config.judge_margin;
     let mut watch = Watch::default();
+    let mut known: Option<BTreeSet<String>> = None;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let (Ok(busy), Ok(snapshot)) = (
-            handle.store.busy_workers().await,
-            handle.presence.leases().await,
-        ) else {
+        // The database is asked with every second look.
+        let busy = match known.take() {
+            Some(busy) => busy,
+            None => match handle.store.busy_workers().await {
+                Ok(busy) => {
+                    let busy: BTreeSet<String> =
+                        busy.into_iter().map(|worker| worker.incarnation).collect();
+                    known = Some(busy.clone());
+                    busy
+                }
+                Err(_) => continue,
+            },
+        };
+        let Ok(snapshot) = handle.presence.leases().await else {
             continue;
         };
-        let mut busy: BTreeSet<String> =
-            busy.into_iter().map(|worker| worker.incarnation).collect();
+        let mut busy = busy;
         busy.extend(
             handle
                 .suspects

@@ -2,13 +2,15 @@
 
 use crate::{SchedulerHandle, relay, repeat};
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 const PASS: i64 = 500;
 
 pub(super) async fn run(handle: Arc<SchedulerHandle>) {
     let age = handle.config.outbox_age;
+    let never = Notify::new();
     loop {
-        tokio::time::sleep(handle.config.reconcile_every).await;
+        handle.wait_for(&never, |to_do| to_do.unpublished).await;
         let rows = match repeat::until_answered("reading the outbox", || {
             handle.store.unpublished(age, PASS)
         })

@@ -3,7 +3,7 @@
 use crate::{SchedulerHandle, effects, repeat};
 use std::{sync::Arc, time::Duration};
 
-const AT_LEAST_EVERY: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(handle: Arc<SchedulerHandle>) {
     loop {
@@ -12,14 +12,12 @@ pub(super) async fn run(handle: Arc<SchedulerHandle>) {
             Ok(applied) => effects::carry_out(&handle, applied),
             Err(error) => tracing::error!(%error, "cannot retry"),
         }
-        tokio::time::sleep(AT_LEAST_EVERY).await;
-        handle.wait_for_retries().await;
-    }
-}
-
-impl SchedulerHandle {
-    /// Until an ending may have set a retry, or a while is over: retries that other schedulers set are found then.
-    async fn wait_for_retries(&self) {
-        let _ = tokio::time::timeout(AT_LEAST_EVERY, self.wake_retries.notified()).await;
+        let rang = handle
+            .wait_for(&handle.wake_retries, |to_do| to_do.retries)
+            .await;
+        if rang {
+            // It was set just now, and is due in a while at the earliest.
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }

@@ -23,12 +23,14 @@ const CLOCK_MARGIN: Duration = Duration::from_secs(2);
 pub(super) async fn run(handle: Arc<SchedulerHandle>) {
     let mut swept = None;
     loop {
-        let _ = tokio::time::timeout(
-            handle.config.reconcile_every,
-            handle.wake_unclaimed.notified(),
-        )
-        .await;
+        // With every look: whether an epoch has to be swept is no matter of the database.
+        let rang = handle.wait_for(&handle.wake_unclaimed, |_| true).await;
         sweep(&handle, &mut swept).await;
+        // The bell rings for what was written after the last look.
+        if !rang && !handle.to_do.borrow().unclaimed {
+            suspect(&handle, BTreeSet::new());
+            continue;
+        }
         match repeat::until_answered("looking for unclaimed dispatches", || {
             handle.store.unclaimed(Duration::ZERO, PASS)
         })

@@ -11,7 +11,7 @@ use gristmill_common::{
     ids::{Dispatch, RunPk},
     row::OutboxRow,
 };
-use gristmill_store::{OutDispatch, StoreResult, WorkerRow};
+use gristmill_store::{OutDispatch, StoreResult, ToDo, WorkerRow};
 use sqlx::query;
 use std::time::Duration;
 use uuid::Uuid;
@@ -23,6 +23,35 @@ fn before(store: &PgStore, span: Duration) -> DateTime<Utc> {
         .ok()
         .and_then(|span| now.checked_sub_signed(span))
         .unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<ToDo> {
+    // Each is one probe of an index that holds little else.
+    const SQL: &str = "
+        SELECT EXISTS (SELECT FROM dags WHERE next_run_after <= $1 AND NOT is_paused AND NOT is_stale) AS due_dags,
+               EXISTS (SELECT FROM dag_runs WHERE state = 'queued' AND run_after <= $1) AS queued_runs,
+               EXISTS (SELECT FROM dag_runs WHERE state = 'running' AND (cancelled OR stop_reason IS NOT NULL)
+                                              AND unfinished_tasks > 0)
+                   OR EXISTS (SELECT FROM dag_runs WHERE state = 'running' AND deadline_at <= $1) AS runs_to_stop,
+               EXISTS (SELECT FROM dag_runs WHERE can_dispatch) AS ready,
+               EXISTS (SELECT FROM task_instances WHERE state = 'up_for_retry' AND next_at <= $1) AS retries,
+               EXISTS (SELECT FROM task_instances WHERE state = 'queued' AND claim_by < $1) AS unclaimed,
+               EXISTS (SELECT FROM outbox WHERE created_at < $2) AS unpublished";
+    let statement = query(SQL)
+        .bind(store.inner.clock.now())
+        .bind(before(store, outbox_age));
+    let Some(row) = store.optional(statement).await? else {
+        return Ok(ToDo::default());
+    };
+    Ok(ToDo {
+        due_dags: get(&row, "due_dags")?,
+        queued_runs: get(&row, "queued_runs")?,
+        runs_to_stop: get(&row, "runs_to_stop")?,
+        ready: get(&row, "ready")?,
+        retries: get(&row, "retries")?,
+        unclaimed: get(&row, "unclaimed")?,
+        unpublished: get(&row, "unpublished")?,
+    })
 }
 
 pub(super) async fn unpublished(

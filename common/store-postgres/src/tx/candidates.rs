@@ -14,9 +14,12 @@ pub(super) async fn ready(tx: &mut PgTx, max: i64) -> StoreResult<Vec<(TiPk, Run
     rows.iter().map(ti_and_run).collect()
 }
 
+/// A run outside `$1` that waits, if there is one.
+pub(super) const OTHERS_WAIT: &str =
+    "SELECT 1 FROM dag_runs WHERE can_dispatch AND pk <> ALL ($1::bigint[]) LIMIT 1";
+
 pub(super) async fn others_wait(tx: &mut PgTx, except: &[RunPk]) -> StoreResult<bool> {
-    const SQL: &str = "SELECT 1 FROM dag_runs WHERE can_dispatch AND pk <> ALL ($1) LIMIT 1";
-    let statement = query(SQL).bind(column(except, |run| run.0));
+    let statement = query(OTHERS_WAIT).bind(column(except, |run| run.0));
     Ok(tx.optional(statement).await?.is_some())
 }
 

@@ -1,8 +1,9 @@
 //! Limits. Keys are sorted by their columns before rows are touched: the same order everywhere, hence no deadlock.
 
 use super::PgTx;
-use crate::{bind::column, rows::get};
-use gristmill_store::{LimitKey, LimitRow, StoreError, StoreResult};
+use crate::{Statement, bind::column, rows::get};
+use gristmill_common::ids::RunPk;
+use gristmill_store::{LimitKey, LimitRow, StoreResult};
 use sqlx::{postgres::PgRow, query};
 use std::collections::{BTreeMap, HashMap};
 
@@ -49,20 +50,37 @@ pub(super) async fn ensure(
 }
 
 pub(super) async fn lock(tx: &mut PgTx, keys: &[LimitKey]) -> StoreResult<Vec<LimitRow>> {
-    // The keys are rows of the index's order; an IN over a subselect keeps the sort on the locked table itself.
+    lock_and_look(tx, keys, None).await.map(|(rows, _)| rows)
+}
+
+/// Locks limits, and looks in the same statement whether runs outside `except` wait.
+pub(super) async fn lock_and_look(
+    tx: &mut PgTx,
+    keys: &[LimitKey],
+    except: Option<&[RunPk]>,
+) -> StoreResult<(Vec<LimitRow>, bool)> {
+    // The keys are rows of the index's order; an IN over a subselect keeps the sort on the locked table itself. With no
+    // exceptions given (null) the look answers false.
     const SQL: &str = "
-        SELECT l.kind, l.name, l.cap, l.used, l.paused FROM limits l
+        SELECT l.kind, l.name, l.cap, l.used, l.paused,
+               (SELECT EXISTS (SELECT FROM dag_runs WHERE can_dispatch AND pk <> ALL ($3))) AS others
+        FROM limits l
         WHERE (l.kind, l.name) IN (SELECT v.kind, v.name FROM unnest($1::text[], $2::text[]) AS v (kind, name))
         ORDER BY l.kind, l.name FOR NO KEY UPDATE OF l";
     if keys.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), false));
     }
     let rows = sorted(keys.iter().map(|k| (k.clone(), ())), |(), ()| ());
     let statement = query(SQL)
         .bind(column(&rows, |((kind, _), ())| *kind))
-        .bind(column(&rows, |((_, name), ())| name.as_str()));
+        .bind(column(&rows, |((_, name), ())| name.as_str()))
+        .bind(except.map(|except| column(except, |run| run.0)));
     let found = tx.all(statement).await?;
-    rows_of(keys, &found)
+    let others = match found.first() {
+        Some(row) => get(row, "others")?,
+        None => false,
+    };
+    Ok((rows_of(keys, &found)?, others))
 }
 
 /// Rows of limits that were asked for by key.
@@ -86,38 +104,63 @@ pub(crate) fn rows_of(keys: &[LimitKey], found: &[PgRow]) -> StoreResult<Vec<Lim
     Ok(limits)
 }
 
-pub(super) async fn spend(tx: &mut PgTx, deltas: &[(LimitKey, i64)]) -> StoreResult<()> {
-    const SQL: &str = "
-        UPDATE limits l SET used = l.used + v.delta
-        FROM unnest($1::text[], $2::text[], $3::bigint[]) AS v (kind, name, delta)
-        WHERE l.kind = v.kind AND l.name = v.name
-          AND CASE WHEN v.delta > 0 THEN l.cap < 0 OR l.used + v.delta <= l.cap ELSE l.used + v.delta >= 0 END
-        RETURNING l.kind, l.name";
+pub(super) const SPEND: &str = "
+    UPDATE limits l SET used = l.used + v.delta
+    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS v (kind, name, delta)
+    WHERE l.kind = v.kind AND l.name = v.name
+      AND CASE WHEN v.delta > 0 THEN l.cap < 0 OR l.used + v.delta <= l.cap ELSE l.used + v.delta >= 0 END
+    RETURNING l.kind, l.name";
+
+/// Changes of limits by their columns, each limit once.
+pub(super) type Deltas = Vec<((&'static str, String), i64)>;
+
+pub(super) fn deltas(deltas: &[(LimitKey, i64)]) -> Deltas {
     let mut rows = sorted(deltas.iter().cloned(), |a, b| a + b);
     rows.retain(|(_, delta)| *delta != 0);
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let statement = query(SQL)
-        .bind(column(&rows, |((kind, _), _)| *kind))
-        .bind(column(&rows, |((_, name), _)| name.as_str()))
-        .bind(column(&rows, |(_, delta)| *delta));
-    let written = tx.all(statement).await?;
-    for row in &written {
-        let (kind, name): (&str, &str) = (get(row, "kind")?, get(row, "name")?);
-        rows.retain(|((k, n), _)| !(*k == kind && n == name));
-    }
-    if rows.is_empty() {
-        return Ok(());
-    }
+    rows
+}
+
+pub(super) fn bind_spend<'q>(statement: Statement<'q>, rows: &Deltas) -> Statement<'q> {
+    statement
+        .bind(column(rows, |((kind, _), _)| *kind))
+        .bind(column(rows, |((_, name), _)| name.as_str()))
+        .bind(column(rows, |(_, delta)| *delta))
+}
+
+/// What is wrong when only these (`kind name`) were changed.
+pub(super) fn refused(rows: &Deltas, written: &[String]) -> Option<String> {
     let refused: Vec<String> = rows
         .iter()
+        .filter(|((kind, name), _)| !written.contains(&format!("{kind} {name}")))
         .map(|((kind, name), delta)| format!("{kind} {name:?} by {delta:+}"))
         .collect();
-    let error = format!(
-        "limits that cannot change as they were to: {}",
-        refused.join(", ")
-    );
-    tx.failed = Some(error.clone());
-    Err(StoreError::Corrupt(error))
+    (!refused.is_empty()).then(|| {
+        format!(
+            "limits that cannot change as they were to: {}",
+            refused.join(", ")
+        )
+    })
+}
+
+pub(super) async fn spend(tx: &mut PgTx, changes: &[(LimitKey, i64)]) -> StoreResult<()> {
+    let rows = deltas(changes);
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let written: Vec<String> = tx
+        .all(bind_spend(query(SPEND), &rows))
+        .await?
+        .iter()
+        .map(|row| {
+            Ok(format!(
+                "{} {}",
+                get::<&str>(row, "kind")?,
+                get::<&str>(row, "name")?
+            ))
+        })
+        .collect::<StoreResult<_>>()?;
+    match refused(&rows, &written) {
+        Some(error) => Err(tx.corrupt(error)),
+        None => Ok(()),
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::PgTx;
 use crate::{
+    Statement,
     bind::{column, json, opt_text, text},
     listen::CHANNEL,
     rows::{decode, get, run_columns},
@@ -176,36 +177,27 @@ fn pks(rows: &[PgRow]) -> StoreResult<Vec<RunPk>> {
     rows.iter().map(|row| get(row, "pk").map(RunPk)).collect()
 }
 
-pub(super) async fn update(tx: &mut PgTx, runs: &[RunRow]) -> StoreResult<()> {
-    // Told to everybody: that a run ended, and that one is being stopped.
-    const SQL: &str = "
-        WITH updated AS (
-            UPDATE dag_runs r SET
-                state = v.state, started_at = v.started_at, ended_at = v.ended_at, conf = v.conf::json,
-                params = v.params::json, note = v.note, cancelled = v.cancelled, stop_reason = v.stop_reason,
-                max_active_tasks = v.max_active_tasks, active_tasks = v.active_tasks, ready_tasks = v.ready_tasks,
-                unfinished_tasks = v.unfinished_tasks, failed_leaves = v.failed_leaves, run_after = v.run_after,
-                deadline_at = v.started_at + r.timeout_ms * interval '1 millisecond'
-            FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::text[],
-                        $7::text[], $8::boolean[], $9::text[], $10::integer[], $11::integer[], $12::integer[],
-                        $13::integer[], $14::integer[], $15::timestamptz[])
-                AS v (pk, state, started_at, ended_at, conf, params, note, cancelled, stop_reason, max_active_tasks,
-                      active_tasks, ready_tasks, unfinished_tasks, failed_leaves, run_after)
-            WHERE r.pk = v.pk
-            RETURNING r.ended_at IS NOT NULL OR r.stop_reason IS NOT NULL AS is_news)
-        SELECT count(*) AS written,
-               (SELECT pg_notify($16, '')::text FROM updated WHERE is_news LIMIT 1) AS told
-        FROM updated";
-    if runs.is_empty() {
-        return Ok(());
-    }
-    let statement = query(SQL)
+/// Told to everybody: that a run ended, and that one is being stopped.
+pub(super) const UPDATE: &str = "
+    UPDATE dag_runs r SET
+        state = v.state, started_at = v.started_at, ended_at = v.ended_at, note = v.note, cancelled = v.cancelled,
+        stop_reason = v.stop_reason, max_active_tasks = v.max_active_tasks, active_tasks = v.active_tasks,
+        ready_tasks = v.ready_tasks, unfinished_tasks = v.unfinished_tasks, failed_leaves = v.failed_leaves,
+        run_after = v.run_after, deadline_at = v.started_at + r.timeout_ms * interval '1 millisecond'
+    FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::boolean[],
+                $7::text[], $8::integer[], $9::integer[], $10::integer[], $11::integer[], $12::integer[],
+                $13::timestamptz[])
+        AS v (pk, state, started_at, ended_at, note, cancelled, stop_reason, max_active_tasks, active_tasks,
+              ready_tasks, unfinished_tasks, failed_leaves, run_after)
+    WHERE r.pk = v.pk
+    RETURNING CASE WHEN r.ended_at IS NOT NULL OR r.stop_reason IS NOT NULL THEN pg_notify($14, '')::text END AS told";
+
+pub(super) fn bind_update<'q>(statement: Statement<'q>, runs: &[RunRow]) -> Statement<'q> {
+    statement
         .bind(column(runs, |r| r.pk.0))
         .bind(column(runs, |r| r.state.as_str()))
         .bind(column(runs, |r| r.started_at))
         .bind(column(runs, |r| r.ended_at))
-        .bind(column(runs, |r| json(&r.conf)))
-        .bind(column(runs, |r| json(&r.params)))
         .bind(column(runs, |r| opt_text(r.note.as_deref())))
         .bind(column(runs, |r| r.cancelled))
         .bind(column(runs, |r| opt_text(r.stop_reason.as_deref())))
@@ -215,17 +207,23 @@ pub(super) async fn update(tx: &mut PgTx, runs: &[RunRow]) -> StoreResult<()> {
         .bind(column(runs, |r| r.unfinished_tasks))
         .bind(column(runs, |r| r.failed_leaves))
         .bind(column(runs, |r| r.run_after))
-        .bind(CHANNEL);
-    let written = match tx.optional(statement).await? {
-        Some(row) => get::<i64>(&row, "written")?,
-        None => 0,
-    };
-    if usize::try_from(written) == Ok(runs.len()) {
-        Ok(())
-    } else {
-        let error = format!("{} runs were to be written, {written} exist", runs.len());
-        tx.failed = Some(error.clone());
-        Err(StoreError::Corrupt(error))
+        .bind(CHANNEL)
+}
+
+/// What is wrong when not all of these runs were written.
+pub(super) fn refused(runs: &[RunRow], written: usize) -> Option<String> {
+    (written != runs.len())
+        .then(|| format!("{} runs were to be written, {written} exist", runs.len()))
+}
+
+pub(super) async fn update(tx: &mut PgTx, runs: &[RunRow]) -> StoreResult<()> {
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let written = tx.all(bind_update(query(UPDATE), runs)).await?.len();
+    match refused(runs, written) {
+        Some(error) => Err(tx.corrupt(error)),
+        None => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::PgTx;
 use crate::{
+    Statement,
     bind::{column, json, text},
     rows::{decode, get},
 };
@@ -13,18 +14,20 @@ use gristmill_store::{StoreResult, UpstreamXcom};
 use sqlx::query;
 use std::collections::BTreeMap;
 
-pub(super) async fn put(tx: &mut PgTx, xcoms: &[XcomRow]) -> StoreResult<()> {
-    const SQL: &str = "
-        INSERT INTO xcoms AS x (run_pk, ti_pk, task_idx, map_index, key, fence, value, object_key, object_size)
-        SELECT v.run_pk, v.ti_pk, v.task_idx, v.map_index, v.key, v.fence, v.value::json, v.object_key, v.object_size
-        FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::text[], $6::bigint[], $7::text[],
-                    $8::text[], $9::bigint[])
-            AS v (run_pk, ti_pk, task_idx, map_index, key, fence, value, object_key, object_size)
-        ON CONFLICT (run_pk, task_idx, map_index, key) DO UPDATE
-            SET fence = excluded.fence, value = excluded.value, object_key = excluded.object_key,
-                object_size = excluded.object_size
-            WHERE x.fence <= excluded.fence";
-    // One statement may write a row only once.
+pub(super) const PUT: &str = "
+    INSERT INTO xcoms AS x (run_pk, ti_pk, task_idx, map_index, key, fence, value, object_key, object_size)
+    SELECT v.run_pk, v.ti_pk, v.task_idx, v.map_index, v.key, v.fence, v.value::json, v.object_key, v.object_size
+    FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::text[], $6::bigint[], $7::text[],
+                $8::text[], $9::bigint[])
+        AS v (run_pk, ti_pk, task_idx, map_index, key, fence, value, object_key, object_size)
+    ON CONFLICT (run_pk, task_idx, map_index, key) DO UPDATE
+        SET fence = excluded.fence, value = excluded.value, object_key = excluded.object_key,
+            object_size = excluded.object_size
+        WHERE x.fence <= excluded.fence
+    RETURNING 1";
+
+/// The newest of each: one statement may write a row only once.
+pub(super) fn newest(xcoms: &[XcomRow]) -> Vec<&XcomRow> {
     let mut newest: BTreeMap<(TiPk, &str), &XcomRow> = BTreeMap::new();
     for xcom in xcoms {
         let kept = newest.entry((xcom.ti, &xcom.key)).or_insert(xcom);
@@ -32,32 +35,39 @@ pub(super) async fn put(tx: &mut PgTx, xcoms: &[XcomRow]) -> StoreResult<()> {
             *kept = xcom;
         }
     }
-    let rows: Vec<&XcomRow> = newest.into_values().collect();
-    if rows.is_empty() {
-        return Ok(());
-    }
+    newest.into_values().collect()
+}
+
+pub(super) fn bind_put<'q>(statement: Statement<'q>, rows: &[&XcomRow]) -> Statement<'q> {
     let object = |x: &XcomRow| match &x.value {
         XcomValue::Inline(_) => None,
         // Sizes are at most 64 MiB.
         XcomValue::Object { size, .. } => Some(i64::try_from(*size).unwrap_or(i64::MAX)),
     };
-    let statement = query(SQL)
-        .bind(column(&rows, |x| x.run.0))
-        .bind(column(&rows, |x| x.ti.0))
-        .bind(column(&rows, |x| x.task_idx))
-        .bind(column(&rows, |x| x.map_index))
-        .bind(column(&rows, |x| text(&x.key)))
-        .bind(column(&rows, |x| x.fence.0))
-        .bind(column(&rows, |x| match &x.value {
+    statement
+        .bind(column(rows, |x| x.run.0))
+        .bind(column(rows, |x| x.ti.0))
+        .bind(column(rows, |x| x.task_idx))
+        .bind(column(rows, |x| x.map_index))
+        .bind(column(rows, |x| text(&x.key)))
+        .bind(column(rows, |x| x.fence.0))
+        .bind(column(rows, |x| match &x.value {
             XcomValue::Inline(value) => Some(json(value)),
             XcomValue::Object { .. } => None,
         }))
-        .bind(column(&rows, |x| match &x.value {
+        .bind(column(rows, |x| match &x.value {
             XcomValue::Inline(_) => None,
             XcomValue::Object { key, .. } => Some(key.as_str()),
         }))
-        .bind(column(&rows, |x| object(x)));
-    tx.execute(statement).await.map(drop)
+        .bind(column(rows, |x| object(x)))
+}
+
+pub(super) async fn put(tx: &mut PgTx, xcoms: &[XcomRow]) -> StoreResult<()> {
+    let rows = newest(xcoms);
+    if rows.is_empty() {
+        return Ok(());
+    }
+    tx.execute(bind_put(query(PUT), &rows)).await.map(drop)
 }
 
 pub(super) async fn of_tasks(

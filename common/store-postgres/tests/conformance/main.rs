@@ -1,6 +1,7 @@
 //! The suite that every backend runs, and what only a server with concurrent writers can show, on a real PostgreSQL.
 
 mod concurrency;
+mod counts;
 mod server_loss;
 mod support;
 

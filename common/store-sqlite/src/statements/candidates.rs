@@ -1,79 +1,117 @@
 //! Ready instances that fit, best first.
+//!
+//! As in the store on PostgreSQL, ready instances are looked at by *lane*: those of one run that agree in all that may
+//! block them (task, pool, queue, slots). Inside a lane all fit or none does, and the index of ready instances holds them
+//! best first. So a lane costs one probe, whatever its length, and an open one as many rows as may be dispatched.
 
 use crate::session::{Session, args};
-use gristmill_common::ids::{RunPk, TiPk};
+use gristmill_common::ids::{RunPk, TaskIdx, TiPk, UNMAPPED};
 use gristmill_store::StoreResult;
 use serde::Deserialize;
 use std::{
+    cmp::Reverse,
     collections::{HashMap, hash_map::Entry},
     hash::Hash,
-    ops::ControlFlow,
 };
 
-/// Inside: what no full limit stands against, in order. `LIMIT -1` keeps it apart from the outside, which looks at limits
-/// row by row: the reader stops as soon as it has enough, so only what it looks at is paid for.
+/// The best of every lane of runs that have room, with what is free of its limits. A pool without a row has no room; a queue
+/// or task without a row has no limit. A run that is being stopped starts nothing.
 ///
-/// A run comes first (`CROSS JOIN`), so that the instances of runs without room are never touched. A pool without a row
-/// has no room; a queue or task without a row has no limit. A run that is being stopped starts nothing.
-const READY: &str = "
-SELECT json_array(c.pk, c.run, c.room, c.pool, c.pool_slots, c.queue, c.dag_id, c.task_id,
-    (SELECT CASE WHEN cap < 0 THEN NULL ELSE cap - used END FROM limits WHERE kind = 'pool' AND name = c.pool),
-    (SELECT CASE WHEN cap < 0 THEN NULL ELSE cap - used END FROM limits WHERE kind = 'queue' AND name = c.queue),
-    (SELECT CASE WHEN cap < 0 THEN NULL ELSE cap - used END FROM limits
-        WHERE kind = 'task' AND name = c.dag_id || '/' || c.task_id),
-    (SELECT CASE WHEN cap < 0 THEN NULL ELSE cap - used END FROM limits
-        WHERE kind = 'task_in_run' AND name = c.run || '/' || c.task_id))
-FROM (
-    SELECT t.pk, t.run, r.max_active_tasks - r.active_tasks AS room, t.pool, t.pool_slots, t.queue, r.dag_id, t.task_id
-    FROM dag_runs AS r CROSS JOIN task_instances AS t ON t.run = r.pk
+/// `lanes` jumps from one to the next in the index: from beyond the last number of slots (`>` would read the whole lane before
+/// it), and with a `+` (by which a column has no affinity; with one of its own the index is not used).
+const LANES: &str = "
+WITH RECURSIVE lanes (run, dag_id, room, head) AS (
+    SELECT r.pk, r.dag_id, r.max_active_tasks - r.active_tasks,
+        (SELECT t.pk FROM task_instances AS t WHERE t.run = r.pk AND t.state = 'scheduled'
+         ORDER BY t.task_idx, t.pool, t.queue, t.pool_slots, t.priority_weight DESC, t.scheduled_at, t.pk LIMIT 1)
+    FROM dag_runs AS r
     WHERE r.state = 'running' AND r.ready_tasks > 0 AND r.active_tasks < r.max_active_tasks AND r.stop_reason IS NULL
-        AND t.state = 'scheduled'
-        AND t.pool IN (SELECT name FROM limits WHERE kind = 'pool' AND (cap < 0 OR used < cap))
-        AND t.queue NOT IN (SELECT name FROM limits WHERE kind = 'queue' AND (paused = 1 OR (cap >= 0 AND used >= cap)))
-    ORDER BY t.priority_weight DESC, t.scheduled_at, t.pk
-    LIMIT -1
-) AS c";
+    UNION ALL
+    SELECT l.run, l.dag_id, l.room,
+        (SELECT t.pk FROM task_instances AS t WHERE t.run = l.run AND t.state = 'scheduled'
+            AND (t.task_idx, t.pool, t.queue, t.pool_slots) >= (+h.task_idx, +h.pool, +h.queue, h.pool_slots + 1)
+         ORDER BY t.task_idx, t.pool, t.queue, t.pool_slots, t.priority_weight DESC, t.scheduled_at, t.pk LIMIT 1)
+    FROM lanes AS l CROSS JOIN task_instances AS h ON h.pk = l.head
+)
+SELECT json_array(h.pk, l.run, h.priority_weight, h.scheduled_at, l.room, l.dag_id, h.task_idx, h.task_id, h.map_index,
+    h.pool, h.pool_slots, h.queue,
+    (SELECT CASE WHEN cap < 0 THEN NULL ELSE cap - used END FROM limits WHERE kind = 'pool' AND name = h.pool),
+    (SELECT CASE WHEN paused = 1 THEN 0 WHEN cap < 0 THEN NULL ELSE cap - used END FROM limits
+        WHERE kind = 'queue' AND name = h.queue),
+    (SELECT CASE WHEN cap < 0 THEN NULL ELSE cap - used END FROM limits
+        WHERE kind = 'task' AND name = l.dag_id || '/' || h.task_id),
+    (SELECT CASE WHEN cap < 0 THEN NULL ELSE cap - used END FROM limits
+        WHERE kind = 'task_in_run' AND name = l.run || '/' || h.task_id))
+FROM lanes AS l CROSS JOIN task_instances AS h ON h.pk = l.head
+WHERE EXISTS (SELECT 1 FROM limits WHERE kind = 'pool' AND name = h.pool)";
 
-/// A ready instance with what is free of its limits; an absent one is unlimited.
+/// The best of one lane.
+const OF_LANE: &str = "
+SELECT json_array(pk, priority_weight, scheduled_at) FROM task_instances
+WHERE run = ?1 AND task_idx = ?2 AND pool = ?3 AND queue = ?4 AND pool_slots = ?5 AND state = 'scheduled'
+ORDER BY priority_weight DESC, scheduled_at, pk LIMIT ?6";
+
+/// The best instance of a lane, with what is free of its limits; an absent one is unlimited.
 #[derive(Deserialize)]
-struct Ready {
-    pk: TiPk,
+struct Lane {
+    head: TiPk,
     run: RunPk,
+    priority_weight: i64,
+    /// Microseconds.
+    scheduled_at: i64,
     room: i64,
+    dag_id: String,
+    task_idx: TaskIdx,
+    task_id: String,
+    map_index: i32,
     pool: String,
     pool_slots: i64,
     queue: String,
-    dag_id: String,
-    task_id: String,
     pool_free: Option<i64>,
     queue_free: Option<i64>,
     task_free: Option<i64>,
     task_in_run_free: Option<i64>,
 }
 
-/// What the instances chosen so far leave of each limit.
-#[derive(Default)]
-struct Left {
-    runs: HashMap<RunPk, i64>,
-    pools: HashMap<String, i64>,
-    queues: HashMap<String, i64>,
-    tasks: HashMap<(String, String), i64>,
-    tasks_in_runs: HashMap<(RunPk, String), i64>,
+impl Lane {
+    /// How many of it every limit has room for.
+    fn share(&self, max: i64) -> i64 {
+        let pool = self.pool_free.map(|free| free / self.pool_slots.max(1));
+        [pool, self.queue_free, self.task_free, self.task_in_run_free]
+            .into_iter()
+            .flatten()
+            .chain([self.room, max])
+            .min()
+            .unwrap_or(0)
+    }
 }
 
-impl Left {
+/// A place in the order of ready instances: by priority, then age.
+type Rank = (Reverse<i64>, i64, TiPk);
+
+/// What the instances chosen so far leave of each limit.
+#[derive(Default)]
+struct Left<'l> {
+    runs: HashMap<RunPk, i64>,
+    pools: HashMap<&'l str, i64>,
+    queues: HashMap<&'l str, i64>,
+    tasks: HashMap<(&'l str, &'l str), i64>,
+    tasks_in_runs: HashMap<(RunPk, &'l str), i64>,
+}
+
+impl<'l> Left<'l> {
     /// Takes an instance's share of every limit, or of none.
-    fn take(&mut self, ready: Ready) -> bool {
-        let task = (ready.dag_id, ready.task_id.clone());
-        let task_in_run = (ready.run, ready.task_id);
+    fn take(&mut self, lane: &'l Lane) -> bool {
+        let task = (lane.dag_id.as_str(), lane.task_id.as_str());
+        let task_in_run = (lane.run, lane.task_id.as_str());
         let mut of = [
-            left(&mut self.runs, ready.run, Some(ready.room)),
-            left(&mut self.pools, ready.pool, ready.pool_free),
-            left(&mut self.queues, ready.queue, ready.queue_free),
-            left(&mut self.tasks, task, ready.task_free),
-            left(&mut self.tasks_in_runs, task_in_run, ready.task_in_run_free),
+            left(&mut self.runs, lane.run, Some(lane.room)),
+            left(&mut self.pools, lane.pool.as_str(), lane.pool_free),
+            left(&mut self.queues, lane.queue.as_str(), lane.queue_free),
+            left(&mut self.tasks, task, lane.task_free),
+            left(&mut self.tasks_in_runs, task_in_run, lane.task_in_run_free),
         ];
-        let shares = [1, ready.pool_slots, 1, 1, 1];
+        let shares = [1, lane.pool_slots, 1, 1, 1];
         let fits = of
             .iter()
             .zip(shares)
@@ -99,25 +137,41 @@ fn left<K: Hash + Eq>(map: &mut HashMap<K, i64>, key: K, free: Option<i64>) -> O
 
 impl Session {
     pub(crate) async fn ready_candidates(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>> {
-        let max = usize::try_from(max).unwrap_or(0);
-        let mut chosen = Vec::new();
-        let mut left = Left::default();
-        if max == 0 {
-            return Ok(chosen);
+        let lanes: Vec<Lane> = self.rows(LANES, args![]).await?;
+        let mut ready: Vec<(Rank, &Lane)> = Vec::new();
+        for lane in &lanes {
+            let share = lane.share(max);
+            if share <= 0 {
+                continue;
+            }
+            if share == 1 || lane.map_index == UNMAPPED {
+                // A lane of one, or with room for one.
+                let rank = (Reverse(lane.priority_weight), lane.scheduled_at, lane.head);
+                ready.push((rank, lane));
+                continue;
+            }
+            let args = args![
+                lane.run.0,
+                lane.task_idx,
+                lane.pool.as_str(),
+                lane.queue.as_str(),
+                lane.pool_slots,
+                share,
+            ];
+            let of_lane: Vec<(TiPk, i64, i64)> = self.rows(OF_LANE, args).await?;
+            let ranked = of_lane
+                .into_iter()
+                .map(|(pk, priority, at)| ((Reverse(priority), at, pk), lane));
+            ready.extend(ranked);
         }
-        self.each(READY, args![], |ready: Ready| {
-            let key = (ready.pk, ready.run);
-            if left.take(ready) {
-                chosen.push(key);
-            }
-            if chosen.len() < max {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        })
-        .await?;
-        Ok(chosen)
+        ready.sort_unstable_by_key(|(rank, _)| *rank);
+        let mut left = Left::default();
+        Ok(ready
+            .into_iter()
+            .filter(|(_, lane)| left.take(lane))
+            .take(usize::try_from(max).unwrap_or(0))
+            .map(|((_, _, pk), lane)| (pk, lane.run))
+            .collect())
     }
 
     pub(crate) async fn others_wait(&mut self, except: &[RunPk]) -> StoreResult<bool> {

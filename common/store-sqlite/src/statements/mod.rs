@@ -14,6 +14,7 @@ mod retention;
 mod run_queries;
 mod runs;
 mod schema;
+mod starts;
 mod task_instances;
 mod workers;
 mod xcoms;

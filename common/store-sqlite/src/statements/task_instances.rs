@@ -178,11 +178,6 @@ struct TiJson<'a> {
     pid: Option<i32>,
     exit_code: Option<i32>,
     reason: Option<&'a str>,
-    queue: &'a str,
-    pool: &'a str,
-    pool_slots: i32,
-    priority_weight: i32,
-    map_values: Option<Document<&'a Map<String, Value>>>,
     #[serde(flatten)]
     identity: Option<Identity<'a>>,
 }
@@ -194,6 +189,11 @@ struct Identity<'a> {
     task_idx: TaskIdx,
     task_id: &'a str,
     map_index: i32,
+    queue: &'a str,
+    pool: &'a str,
+    pool_slots: i32,
+    priority_weight: i32,
+    map_values: Option<Document<&'a Map<String, Value>>>,
 }
 
 impl<'a> TiJson<'a> {
@@ -208,6 +208,11 @@ impl<'a> TiJson<'a> {
                 task_idx: row.task_idx,
                 task_id: &row.task_id,
                 map_index: row.map_index,
+                queue: &row.queue,
+                pool: &row.pool,
+                pool_slots: row.pool_slots,
+                priority_weight: row.priority_weight,
+                map_values: row.map_values.as_ref().map(Document),
             }),
             ..Self::of(row, row.state, row.fence)
         }
@@ -240,11 +245,6 @@ impl<'a> TiJson<'a> {
             pid: row.pid,
             exit_code: row.exit_code,
             reason: row.reason.as_deref(),
-            queue: &row.queue,
-            pool: &row.pool,
-            pool_slots: row.pool_slots,
-            priority_weight: row.priority_weight,
-            map_values: row.map_values.as_ref().map(Document),
             identity: None,
         }
     }
@@ -275,9 +275,7 @@ UPDATE task_instances AS t SET
     queued_at = w.value ->> 'queued_at', claim_by = w.value ->> 'claim_by', started_at = w.value ->> 'started_at',
     ended_at = w.value ->> 'ended_at', next_at = w.value ->> 'next_at', worker = w.value ->> 'worker',
     hostname = w.value ->> 'hostname', pid = w.value ->> 'pid', exit_code = w.value ->> 'exit_code',
-    reason = w.value ->> 'reason', queue = w.value ->> 'queue', pool = w.value ->> 'pool',
-    pool_slots = w.value ->> 'pool_slots', priority_weight = w.value ->> 'priority_weight',
-    map_values = w.value ->> 'map_values'
+    reason = w.value ->> 'reason'
 FROM jsonb_each(?1) AS w
 WHERE t.pk = w.value ->> 'pk' AND t.state = w.value ->> 'expected_state' AND t.fence = w.value ->> 'expected_fence'
 RETURNING json_array(pk)";

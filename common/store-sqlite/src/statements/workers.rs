@@ -1,7 +1,7 @@
 //! Workers, what they hold, barriers; the schedulers' heartbeats.
 
 use crate::{
-    codec::{Micros, Named, encode, time},
+    codec::{Flag, Micros, Named, encode, time},
     session::{Arg, Session, args},
 };
 use chrono::{DateTime, Utc};
@@ -9,7 +9,9 @@ use gristmill_common::{
     ids::{Dispatch, Fence, RunPk, TiPk},
     state::TaskState,
 };
-use gristmill_store::{ComponentRow, OutDispatch, StoreError, StoreResult, WorkerRow, WorkerState};
+use gristmill_store::{
+    ComponentRow, OutDispatch, StoreError, StoreResult, ToDo, WorkerRow, WorkerState,
+};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -90,6 +92,33 @@ impl Session {
             ORDER BY out.worker";
         let rows: Vec<WorkerRecord> = self.rows(SQL, args![]).await?;
         rows.into_iter().map(worker_row).collect()
+    }
+
+    pub(crate) async fn to_do(&mut self, written_before: DateTime<Utc>) -> StoreResult<ToDo> {
+        // Each is one probe of an index that holds little else.
+        const SQL: &str = "
+            SELECT json_array(
+                EXISTS (SELECT 1 FROM dags WHERE next_run_after <= ?1 AND is_paused = 0 AND is_stale = 0),
+                EXISTS (SELECT 1 FROM dag_runs WHERE state = 'queued' AND run_after <= ?1),
+                EXISTS (SELECT 1 FROM dag_runs WHERE state = 'running'
+                    AND (stop_reason IS NOT NULL AND unfinished_tasks > 0 OR deadline_at <= ?1)),
+                EXISTS (SELECT 1 FROM dag_runs WHERE state = 'running' AND ready_tasks > 0
+                    AND active_tasks < max_active_tasks AND stop_reason IS NULL),
+                EXISTS (SELECT 1 FROM task_instances WHERE state = 'up_for_retry' AND next_at <= ?1),
+                EXISTS (SELECT 1 FROM task_instances WHERE state = 'queued' AND claim_by < ?1),
+                EXISTS (SELECT 1 FROM outbox WHERE written_at <= ?2))";
+        type Record = (Flag, Flag, Flag, Flag, Flag, Flag, Flag);
+        let (due_dags, queued_runs, runs_to_stop, ready, retries, unclaimed, unpublished): Record =
+            self.one(SQL, args![self.now, written_before]).await?;
+        Ok(ToDo {
+            due_dags: due_dags.0,
+            queued_runs: queued_runs.0,
+            runs_to_stop: runs_to_stop.0,
+            ready: ready.0,
+            retries: retries.0,
+            unclaimed: unclaimed.0,
+            unpublished: unpublished.0,
+        })
     }
 
     pub(crate) async fn unclaimed(

@@ -1,11 +1,11 @@
 //! What the reconcilers look for.
 
-use super::bed::{Bed, after, make_queued, make_running, ready_ti};
-use crate::{Backend, OutDispatch, StoreError, Tx, WorkerRow, WorkerState};
+use super::bed::{Bed, after, make_queued, make_running, manual_run, ready_ti};
+use crate::{Backend, NewRun, OutDispatch, StoreError, ToDo, Tx, WorkerRow, WorkerState};
 use gristmill_common::{
     ids::{Dispatch, Fence, RunPk, TiPk},
     row::TiRow,
-    state::TaskState,
+    state::{RunState, TaskState},
 };
 use std::time::Duration;
 use uuid::Uuid;
@@ -184,4 +184,80 @@ pub async fn barriers_count_shards_once<B: Backend>(store: B) {
         tx.commit().await.unwrap();
     }
     assert_eq!(bed.barrier_applied(barrier).await.unwrap(), 2);
+}
+
+pub async fn a_look_finds_what_there_is_to_do<B: Backend>(store: B) {
+    let bed = Bed::new(store).await;
+    let dag = bed.dag("d").await;
+    let look = async || bed.to_do(Duration::ZERO).await.unwrap();
+    assert_eq!(look().await, ToDo::default());
+    bed.edit_dag("d", |dag| dag.next_run_after = Some(after(-1)))
+        .await;
+    let expected = ToDo {
+        due_dags: true,
+        ..ToDo::default()
+    };
+    assert_eq!(look().await, expected);
+    bed.edit_dag("d", |dag| {
+        dag.next_run_after = Some(after(60));
+        dag.is_paused = false;
+    })
+    .await;
+    assert_eq!(look().await, ToDo::default());
+
+    let later = NewRun {
+        run_after: after(60),
+        ..manual_run(&dag, "later")
+    };
+    bed.insert_run(&later).await;
+    assert_eq!(look().await, ToDo::default());
+    let queued = bed.insert_run(&manual_run(&dag, "queued")).await;
+    let expected = ToDo {
+        queued_runs: true,
+        ..ToDo::default()
+    };
+    assert_eq!(look().await, expected);
+    bed.edit_run(queued, |run| {
+        run.state = RunState::Failed;
+        run.ended_at = Some(after(-1));
+    })
+    .await;
+
+    let (run, tis) = bed.running(&dag, "r", vec![mapped(0, |_| {})]).await;
+    let expected = ToDo {
+        ready: true,
+        ..ToDo::default()
+    };
+    assert_eq!(look().await, expected);
+    bed.edit_run(run, |run| run.stop_reason = Some("cancelled".to_owned()))
+        .await;
+    let expected = ToDo {
+        runs_to_stop: true,
+        ..ToDo::default()
+    };
+    assert_eq!(look().await, expected);
+    bed.edit_run(run, |run| {
+        run.stop_reason = None;
+        run.ready_tasks = 0;
+    })
+    .await;
+    bed.edit_ti(tis[0], |ti| make_queued(ti, after(60))).await;
+    assert_eq!(look().await, ToDo::default());
+    bed.edit_ti(tis[0], |ti| ti.claim_by = Some(after(-1)))
+        .await;
+    let expected = ToDo {
+        unclaimed: true,
+        ..ToDo::default()
+    };
+    assert_eq!(look().await, expected);
+    bed.edit_ti(tis[0], |ti| {
+        ti.state = TaskState::UpForRetry;
+        ti.next_at = Some(after(-1));
+    })
+    .await;
+    let expected = ToDo {
+        retries: true,
+        ..ToDo::default()
+    };
+    assert_eq!(look().await, expected);
 }

@@ -1,7 +1,7 @@
 //! Runs.
 
 use super::bed::{Bed, after, manual_run};
-use crate::{AuditRow, Backend, NewRun, Reads, Store, StoreError, Trigger, Triggered, Tx};
+use crate::{AuditRow, Backend, NewRun, Store, StoreError, Trigger, Triggered, Tx};
 use futures::future::join_all;
 use gristmill_common::{ids::RunPk, row::RunType, state::RunState};
 use serde_json::{Map, Value, json};

@@ -125,6 +125,12 @@ pub async fn an_instance_keeps_its_columns<B: Backend>(store: B) {
                 run: ti.run,
                 task_id: ti.task_id.clone(),
                 map_index: ti.map_index,
+                // What it was made with.
+                queue: ti.queue.clone(),
+                pool: ti.pool.clone(),
+                pool_slots: ti.pool_slots,
+                priority_weight: ti.priority_weight,
+                map_values: ti.map_values.clone(),
                 ..full(1)
             };
         })

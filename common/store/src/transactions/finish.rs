@@ -2,13 +2,13 @@
 
 use crate::{
     LimitKey, StoreError, StoreResult, Tx,
-    records::{NewTi, OutDispatch, TiWrite},
+    records::{NewTi, OutDispatch, TiWrite, Writes},
     store::{Applied, DispatchContext, EndedRun},
 };
 use gristmill_common::{
     engine::{self, Command, ComposeError, WorkingSet, XcomPull},
     fault,
-    ids::{RunPk, TiPk},
+    ids::{Dispatch, RunPk, TiPk},
     message::{Ending, Finished, MAX_XCOM_REFS, Sealed},
     row::{OutboxRow, RETURN_VALUE, TiRow, XcomValue},
     spec::{TaskKind, TaskSpec},
@@ -39,6 +39,7 @@ pub(super) async fn finish<T: Tx>(
     tx: &mut T,
     mut ws: WorkingSet,
     candidates: Candidates,
+    published: &[Dispatch],
     context: &DispatchContext,
 ) -> StoreResult<Applied> {
     settle(tx, &mut ws).await?;
@@ -61,12 +62,13 @@ pub(super) async fn finish<T: Tx>(
     let Sent {
         outbox,
         others_wait,
+        ask_again,
         undeliverable,
     } = dispatch(tx, &mut ws, &ready, asks && !own_wait, context).await?;
     // A message that could not be made ended its instance: that has consequences too.
     settle(tx, &mut ws).await?;
     insert_expanded(tx, &mut ws).await?;
-    write(tx, &ws, &outbox).await?;
+    let others_wait = write(tx, &ws, &outbox, published, ask_again).await? || others_wait;
     Ok(Applied {
         more_ready: own_wait || others_wait || cut_off || undeliverable,
         outbox,
@@ -135,8 +137,6 @@ async fn settle<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
         if ws.to_expand.is_empty() {
             return Ok(());
         }
-        // Lists may come from XComs that this very transaction accepts.
-        write_xcoms(tx, ws).await?;
         for node in std::mem::take(&mut ws.to_expand) {
             let xcoms = pulled_values(tx, ws, node).await?;
             let values = engine::expansion_values(ws, node, Arc::new(xcoms));
@@ -163,6 +163,8 @@ struct Sent {
     outbox: Vec<OutboxRow>,
     /// Other runs wait too: everything was left to the fair choice.
     others_wait: bool,
+    /// None was seen to wait: to be asked again now that the limits are locked.
+    ask_again: bool,
     /// An instance failed because its message could not be made: it left room, and maybe downstreams that are ready.
     undeliverable: bool,
 }
@@ -179,7 +181,14 @@ async fn dispatch<T: Tx>(
     if keys.is_empty() {
         return Ok(Sent::default());
     }
-    let mut limits = tx.lock_limits(&keys).await?;
+    let runs = ws.run_keys();
+    let except = ask_others.then_some(runs.as_slice());
+    // Whether others wait is looked up with the locks, which is soon enough to choose fairly, but may be older than they
+    // are. So a "no" is asked again in the last statement, with the limits locked: a transaction that found one of them
+    // full held its row until it had committed what it left waiting. Either it sees the room that is given back here,
+    // or it is seen then, and the dispatch loop is woken for it.
+    let (mut limits, others_wait) = tx.lock_limits_and_look(&keys, except).await?;
+    let ask_again = ask_others && !others_wait;
     let new_queues: Vec<(LimitKey, i64)> = keys
         .iter()
         .filter(|key| {
@@ -191,9 +200,6 @@ async fn dispatch<T: Tx>(
         tx.ensure_limits(&new_queues, false).await?;
         limits = tx.lock_limits(&keys).await?;
     }
-    // Asked only with the limits locked: a transaction that found one of them full held its row until it had committed
-    // what it left waiting. So either it sees the room that is given back here, or it is seen.
-    let others_wait = ask_others && tx.others_wait(&ws.run_keys()).await?;
     let ready = if others_wait { &[] } else { ready };
     let now = ws.now;
     let claim_by = now
@@ -208,10 +214,10 @@ async fn dispatch<T: Tx>(
     if out.is_empty() {
         return Ok(Sent {
             others_wait,
+            ask_again,
             ..Sent::default()
         });
     }
-    write_xcoms(tx, ws).await?;
     let mut outbox = compose(tx, ws, &out, context).await?;
     let undeliverable = outbox.len() < out.len();
     if fault::misbehaves("lose-message") {
@@ -221,6 +227,7 @@ async fn dispatch<T: Tx>(
         undeliverable,
         outbox,
         others_wait,
+        ask_again,
     })
 }
 
@@ -277,7 +284,11 @@ fn fail_undeliverable(ws: &mut WorkingSet, ti: TiPk, error: &ComposeError) {
     ws.apply(&Command::Finished(Box::new(event)));
 }
 
-async fn pulled_refs<T: Tx>(tx: &mut T, ws: &WorkingSet, ti: TiPk) -> StoreResult<Vec<XcomPull>> {
+async fn pulled_refs<T: Tx>(
+    tx: &mut T,
+    ws: &mut WorkingSet,
+    ti: TiPk,
+) -> StoreResult<Vec<XcomPull>> {
     let Some(row) = ws.ti(ti) else {
         return Ok(Vec::new());
     };
@@ -288,7 +299,9 @@ async fn pulled_refs<T: Tx>(tx: &mut T, ws: &WorkingSet, ti: TiPk) -> StoreResul
     if tasks.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = tx.xcom_refs(row.run, &tasks, MAX_XCOM_REFS as i64).await?;
+    let run = row.run;
+    write_xcoms(tx, ws).await?;
+    let rows = tx.xcom_refs(run, &tasks, MAX_XCOM_REFS as i64).await?;
     Ok(rows
         .into_iter()
         .map(|x| XcomPull {
@@ -320,18 +333,18 @@ async fn sealed<T: Tx>(tx: &mut T, ws: &WorkingSet, ti: TiPk) -> StoreResult<Sea
 }
 
 /// What a node's lists pull, by (task id, key).
-async fn pulled_values<T: Tx>(tx: &mut T, ws: &WorkingSet, node: TiPk) -> StoreResult<Pulled> {
+async fn pulled_values<T: Tx>(tx: &mut T, ws: &mut WorkingSet, node: TiPk) -> StoreResult<Pulled> {
     let mut pulled = Pulled::default();
-    let Some(row) = ws.ti(node) else {
+    let Some((run, task_idx)) = ws.ti(node).map(|row| (row.run, row.task_idx)) else {
         return Ok(pulled);
     };
-    let Some(plan) = ws.plan_of(row.run) else {
+    let Some(plan) = ws.plan_of(run).cloned() else {
         return Ok(pulled);
     };
-    let Some(refs) = plan.expand_refs(row.task_idx) else {
+    let Some(refs) = plan.expand_refs(task_idx) else {
         return Ok(pulled);
     };
-    let tasks = plan.pulled_tasks(row.task_idx, refs);
+    let tasks = plan.pulled_tasks(task_idx, refs);
     if tasks.is_empty() {
         return Ok(pulled);
     }
@@ -339,7 +352,8 @@ async fn pulled_values<T: Tx>(tx: &mut T, ws: &WorkingSet, node: TiPk) -> StoreR
     keys.push(RETURN_VALUE.to_owned());
     keys.sort_unstable();
     keys.dedup();
-    for x in tx.xcoms_of_tasks(row.run, &tasks, &keys).await? {
+    write_xcoms(tx, ws).await?;
+    for x in tx.xcoms_of_tasks(run, &tasks, &keys).await? {
         let Some(task) = plan.task(x.task_idx) else {
             continue;
         };
@@ -388,6 +402,7 @@ impl XComSource for Pulled {
     }
 }
 
+/// Before XComs are read: they may be among those that this very transaction accepts.
 async fn write_xcoms<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
     let xcoms = std::mem::take(&mut ws.xcoms);
     if xcoms.is_empty() {
@@ -396,8 +411,15 @@ async fn write_xcoms<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> 
     tx.put_xcoms(&xcoms).await
 }
 
-async fn write<T: Tx>(tx: &mut T, ws: &WorkingSet, outbox: &[OutboxRow]) -> StoreResult<()> {
-    let writes: Vec<TiWrite> = ws
+/// Writes what the set has changed. Answers whether others wait, if that is asked.
+async fn write<T: Tx>(
+    tx: &mut T,
+    ws: &WorkingSet,
+    outbox: &[OutboxRow],
+    published: &[Dispatch],
+    ask_others: bool,
+) -> StoreResult<bool> {
+    let tis: Vec<TiWrite> = ws
         .changes()
         .into_iter()
         .map(|change| TiWrite {
@@ -406,38 +428,33 @@ async fn write<T: Tx>(tx: &mut T, ws: &WorkingSet, outbox: &[OutboxRow]) -> Stor
             expected_fence: change.expected_fence,
         })
         .collect();
-    if !writes.is_empty() {
-        let written = tx.update_tis(&writes).await?;
-        if written.len() != writes.len() {
-            // The run's lock should have made this impossible: try the whole transaction again on what is there now.
-            return Err(StoreError::Conflict(format!(
-                "{} of {} task instances had changed",
-                writes.len() - written.len(),
-                writes.len()
-            )));
-        }
-    }
-    if !ws.xcoms.is_empty() {
-        tx.put_xcoms(&ws.xcoms).await?;
-    }
-    let runs = ws.changed_runs();
-    if !runs.is_empty() {
-        tx.update_runs(&runs).await?;
-    }
-    if !ws.attempts.is_empty() {
-        tx.insert_attempts(&ws.attempts).await?;
-    }
-    let deltas: Vec<(LimitKey, i64)> = ws
+    let limits: Vec<(LimitKey, i64)> = ws
         .spent
         .iter()
         .filter(|(_, n)| **n != 0)
         .map(|(key, n)| (key.clone(), *n))
         .collect();
-    if !deltas.is_empty() {
-        tx.spend_limits(&deltas).await?;
+    let (runs, touched) = (ws.changed_runs(), ws.run_keys());
+    let written = tx
+        .write(&Writes {
+            tis: &tis,
+            runs: &runs,
+            xcoms: &ws.xcoms,
+            attempts: &ws.attempts,
+            limits: &limits,
+            outbox,
+            published,
+            ask_others: ask_others.then_some(&touched),
+        })
+        .await?;
+    if written.tis != tis.len() {
+        // A start that was noted meanwhile, or what the run's lock should have made impossible: try the whole transaction
+        // again on what is there now.
+        return Err(StoreError::Conflict(format!(
+            "{} of {} task instances had changed",
+            tis.len() - written.tis,
+            tis.len()
+        )));
     }
-    if !outbox.is_empty() {
-        tx.insert_outbox(outbox).await?;
-    }
-    Ok(())
+    Ok(written.others_wait)
 }

@@ -2,7 +2,7 @@
 
 use super::{
     finish::{Candidates, finish},
-    lock_runs,
+    lock_and_load,
 };
 use crate::{
     Backend, LimitKey, StoreResult, Tx,
@@ -29,7 +29,7 @@ pub(crate) async fn start_runs<B: Backend>(
     if runs.is_empty() {
         return Ok(Applied::default());
     }
-    let mut ws = lock_runs(&mut tx, &runs, &context.plans).await?;
+    let mut ws = lock_and_load(&mut tx, &runs, &[], &context.plans).await?;
     let fitting = fitting(&mut tx, &ws, &runs).await?;
     let mut nodes = Vec::new();
     for run in &fitting {
@@ -45,7 +45,7 @@ pub(crate) async fn start_runs<B: Backend>(
     for run in &fitting {
         ws.evaluate_roots(*run);
     }
-    let mut applied = finish(&mut tx, ws, Candidates::Own, context).await?;
+    let mut applied = finish(&mut tx, ws, Candidates::Own, &[], context).await?;
     tx.commit().await?;
     applied.touched = fitting.len();
     Ok(applied)

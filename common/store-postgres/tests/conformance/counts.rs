@@ -1,0 +1,22 @@
+//! What the way of a task costs: a regression gate that counts, and never times.
+
+use crate::support;
+use gristmill_store::conformance::counts;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hop_is_five_statements_and_two_transactions() {
+    let (store, _database) = support::fresh().await;
+    // The start; the load, the downstream, the limits, and the write.
+    assert_eq!(counts::of_a_hop(store).await, (5, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fan_out_costs_statements_by_batch_not_by_task() {
+    let (store, _database) = support::fresh().await;
+    let (statements, transactions) = counts::of_a_fan_out(store, 500, 50).await;
+    assert!(statements <= 160, "{statements} statements per 1000 tasks");
+    assert!(
+        transactions <= 60,
+        "{transactions} transactions per 1000 tasks"
+    );
+}

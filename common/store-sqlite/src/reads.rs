@@ -98,7 +98,7 @@ impl Reads for SqliteStore {
     async fn to_do(&self, outbox_age: Duration) -> StoreResult<ToDo> {
         let mut reader = self.reader().await?;
         let written_before = reader.now - delta(outbox_age);
-        reader.to_do(written_before).await
+        reader.look_for_work(written_before).await
     }
 
     async fn unpublished(&self, age: Duration, max: i64) -> StoreResult<Vec<OutboxRow>> {

@@ -94,7 +94,10 @@ impl Session {
         rows.into_iter().map(worker_row).collect()
     }
 
-    pub(crate) async fn to_do(&mut self, written_before: DateTime<Utc>) -> StoreResult<ToDo> {
+    pub(crate) async fn look_for_work(
+        &mut self,
+        written_before: DateTime<Utc>,
+    ) -> StoreResult<ToDo> {
         // Each is one probe of an index that holds little else.
         const SQL: &str = "
             SELECT json_array(

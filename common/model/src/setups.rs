@@ -232,17 +232,6 @@ pub fn large() -> Vec<Named> {
             }),
         ),
         (
-            "two judges and a flush",
-            Deployment {
-                schedulers: 2,
-                ..with(Faults {
-                    pauses: 1,
-                    flushes: 1,
-                    ..none
-                })
-            },
-        ),
-        (
             "two instances, loss and pause",
             Deployment {
                 tasks: 2,

@@ -19,19 +19,13 @@ pub(crate) fn commit(m: &Deployment, s: &mut State, transaction: Transaction) ->
         let bit = 1 << i;
         let old = before.tis[i];
         if done.ended & bit != 0 {
-            let attempt = Dispatch {
-                ti: i as Ti,
-                fence: old.fence,
-            };
-            let alive = s
-                .workers
-                .iter()
-                .any(|worker| worker.job.live() == Some(attempt));
-            s.seen.wrong_ending |= old.ended || alive;
+            s.seen.wrong_ending |= old.ended || alive(s, i as Ti, old.fence);
         }
         let unclaimed = matches!(transaction, Transaction::Unclaimed(d) | Transaction::CancelledUnclaimed(d)
             if usize::from(d.ti) == i && !done.stale);
-        s.seen.wrongly_given_up |= unclaimed && s.seen.ran & bit != 0;
+        // What Redis forgot may have run, and its worker have died without a report: nobody can know.
+        let known = s.seen.ran & bit != 0 && old.epoch == s.redis.epoch;
+        s.seen.wrongly_given_up |= unclaimed && (alive(s, i as Ti, old.fence) || known);
         if done.dispatched & bit != 0 {
             s.seen.ran &= !bit;
             s.redis.late[i] = false;
@@ -50,6 +44,12 @@ pub(crate) fn commit(m: &Deployment, s: &mut State, transaction: Transaction) ->
         }
     }
     done
+}
+
+/// Whether an attempt has processes.
+fn alive(s: &State, ti: Ti, fence: u8) -> bool {
+    let attempt = Some(Dispatch { ti, fence });
+    s.workers.iter().any(|worker| worker.job.live() == attempt)
 }
 
 /// Commits that a dispatch is given up, for which `reported` tells what had been reported when this began.
@@ -122,6 +122,10 @@ pub(crate) fn apply(m: &Deployment, s: &mut State) -> Option<()> {
 
 pub(crate) fn apply_twice(m: &Deployment, s: &mut State) -> Option<()> {
     spend(&mut s.left.duplicates)?;
+    // A barrier counts once, by its id.
+    if let Some(Event::Barrier { .. }) = s.broker.events.head() {
+        return None;
+    }
     apply_head(m, s)
 }
 

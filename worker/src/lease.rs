@@ -7,7 +7,7 @@
 use crate::{
     held::{Held, Wish},
     processes::Processes,
-    report::Reporter,
+    report::{Reporter, release},
 };
 use gristmill_common::{
     ids::{Dispatch, RunPk},
@@ -16,6 +16,7 @@ use gristmill_common::{
 use gristmill_guardian::boottime_now_ns;
 use gristmill_presence::{Presence, Renewal, Restore, WorkerInfo, WorkerStatus};
 use std::{
+    collections::HashSet,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -248,11 +249,27 @@ impl Lease {
                     self.epoch.store(epoch, Ordering::SeqCst);
                     // Another incarnation's record stands: ours must not live.
                     self.held.wish(refused, Wish::Interrupt);
+                    self.let_go_of_ended(&claims);
                     return Ok(Some(cancelled));
                 }
                 Restore::EpochChanged { now } => epoch = now,
                 Restore::Revoked => return Ok(None),
             }
+        }
+    }
+
+    /// Of what was restored, lets go what ended meanwhile: its release may have come before the record was written anew.
+    fn let_go_of_ended(&self, restored: &[(i64, i64)]) {
+        let held: HashSet<(i64, i64)> = self.held.all().into_iter().collect();
+        let ended: Vec<(i64, i64)> = restored
+            .iter()
+            .filter(|claim| !held.contains(claim))
+            .copied()
+            .collect();
+        if !ended.is_empty() {
+            let (presence, incarnation) = (self.presence.clone(), self.info.incarnation.clone());
+            // Apart from the renewals, which must not wait for it.
+            tokio::spawn(async move { release(&*presence, &incarnation, &ended).await });
         }
     }
 

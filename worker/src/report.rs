@@ -259,7 +259,10 @@ async fn publish_shard(
                 flying.landed(&message);
                 if !message.ends.is_empty() {
                     held.remove(&message.ends);
-                    releasing.push(release(&*presence, &incarnation, message.ends));
+                    let ended: Vec<(i64, i64)> =
+                        message.ends.iter().map(|d| (d.ti.0, d.fence.0)).collect();
+                    let (presence, incarnation) = (&presence, &incarnation);
+                    releasing.push(async move { release(&**presence, incarnation, &ended).await });
                 }
             }
             Some(()) = releasing.next() => {}
@@ -268,13 +271,16 @@ async fn publish_shard(
     }
 }
 
-async fn release(presence: &dyn Presence, incarnation: &str, ended: Vec<Dispatch>) {
+/// Lets claims go, however long presence is away: renewals keep the records of what a living worker holds.
+pub(crate) async fn release(presence: &dyn Presence, incarnation: &str, ended: &[(i64, i64)]) {
     if gristmill_common::fault::misbehaves("leak-claim") {
         return;
     }
-    let ids: Vec<(i64, i64)> = ended.iter().map(|d| (d.ti.0, d.fence.0)).collect();
-    if let Err(error) = presence.release(incarnation, &ids).await {
-        tracing::debug!(%error, "claims not released; they are collected as garbage in time");
+    let mut wait = Duration::from_millis(50);
+    while let Err(error) = presence.release(incarnation, ended).await {
+        tracing::debug!(%error, "claims not released; trying again");
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
     }
 }
 
@@ -311,6 +317,7 @@ mod tests {
         ids::{Fence, RunPk, TiPk},
         message::{Ending, Finished, Started},
     };
+    use gristmill_presence::{MemoryPresence, PresenceConfig, Restore, WorkerInfo};
 
     fn dispatch(ti: i64) -> Dispatch {
         Dispatch {
@@ -432,5 +439,40 @@ mod tests {
             ends.extend(message.ends);
         }
         assert_eq!(ends, (0..2000).map(dispatch).collect::<Vec<_>>());
+    }
+
+    /// Renewals keep the record of a claim that a living worker has, so one that was never released would stay for ever.
+    #[tokio::test]
+    async fn a_claim_is_let_go_once_presence_is_back() {
+        let presence = MemoryPresence::new(PresenceConfig::default());
+        let info = WorkerInfo {
+            incarnation: "w".to_owned(),
+            name: "w".to_owned(),
+            hostname: "h".to_owned(),
+            pid: 1,
+            queues: Vec::new(),
+            slots: 1,
+            version: String::new(),
+            started_at: chrono::DateTime::UNIX_EPOCH,
+        };
+        let minute = Duration::from_secs(60);
+        let epoch = presence.register(&info, minute).await.unwrap();
+        let restored = presence.restore(&info, epoch, &[(7, 1)], minute).await;
+        assert!(matches!(restored, Ok(Restore::Restored { .. })));
+        let faults = presence.faults();
+        faults.unavailable(true);
+        let release = tokio::spawn({
+            let presence = presence.clone();
+            async move { release(&presence, "w", &[(7, 1)]).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!release.is_finished());
+        faults.unavailable(false);
+        release.await.unwrap();
+        let holders = presence.holders(&[(7, 1)]).await.unwrap().holders;
+        assert!(
+            holders.iter().flatten().all(|holder| holder.released),
+            "{holders:?}"
+        );
     }
 }

@@ -1,6 +1,13 @@
 //! A TCP proxy between a client and a server, to cut, stall and delay their connection.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -117,7 +124,7 @@ impl Proxy {
     }
 
     /// The server does what clients ask for, and they do not hear of it: its answers are held back until
-    /// [`Self::restore`], when connections that lack one are closed.
+    /// [`Self::restore`]; connections on which something was asked meanwhile are closed in place of the answer.
     pub fn lose_answers(&self) {
         self.set(|s| s.mode = Mode::AnswersLost);
     }
@@ -161,10 +168,17 @@ async fn serve(client: TcpStream, target: String, mut setting: watch::Receiver<S
     let (from_server, to_server) = server.into_split();
     let forward = setting.clone();
     let backward = setting.clone();
+    let asked = AtomicBool::new(false);
     let both = async {
         tokio::try_join!(
-            pump(from_client, to_server, forward, Direction::ToServer),
-            pump(from_server, to_client, backward, Direction::ToClient)
+            pump(from_client, to_server, forward, Direction::ToServer, &asked),
+            pump(
+                from_server,
+                to_client,
+                backward,
+                Direction::ToClient,
+                &asked
+            )
         )
     };
     tokio::select! {
@@ -176,16 +190,18 @@ async fn serve(client: TcpStream, target: String, mut setting: watch::Receiver<S
 /// An answer was lost: the rest of its connection makes no sense any more.
 struct Lost;
 
-/// Copies one direction until its end, which it passes on.
+/// Copies one direction until its end, which it passes on. `asked` tells the way back that something went to the server
+/// whose answer is to be lost, however late it comes.
 async fn pump(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     mut setting: watch::Receiver<Setting>,
     direction: Direction,
+    asked: &AtomicBool,
 ) -> std::result::Result<(), Lost> {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        let Setting { mode, delay } = *setting.borrow();
+        let delay = setting.borrow().delay;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
@@ -193,8 +209,12 @@ async fn pump(
             .wait_for(|s| s.mode.lets_through(direction))
             .await
             .is_ok();
-        if mode == Mode::AnswersLost && direction == Direction::ToClient {
-            return Err(Lost);
+        match direction {
+            Direction::ToServer if setting.borrow().mode == Mode::AnswersLost => {
+                asked.store(true, SeqCst);
+            }
+            Direction::ToClient if asked.load(SeqCst) => return Err(Lost),
+            _ => {}
         }
         if !open || to.write_all(&buffer[..length]).await.is_err() {
             return Ok(());

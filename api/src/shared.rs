@@ -110,7 +110,7 @@ async fn accept(store: Arc<dyn Store>, triggers: Vec<Trigger>) -> Vec<StoreResul
     let mut answers = Vec::with_capacity(triggers.len());
     for trigger in &triggers {
         let answer = store.trigger(std::slice::from_ref(trigger)).await;
-        answers.push(answer.and_then(|mut one| one.pop().unwrap_or(Err(error.clone()))));
+        answers.push(answer.and_then(|mut one| one.pop().unwrap_or_else(|| Err(error.clone()))));
     }
     answers
 }

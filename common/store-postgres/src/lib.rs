@@ -89,6 +89,8 @@ impl PgStore {
                 StoreError::Refused(format!("the database URL is not valid: {error}"))
             })?
             .application_name("gristmill")
+            // Statements are many and small: compiling them costs more than it saves, whatever the planner estimates.
+            .options([("jit", "off")])
             .statement_cache_capacity(256)
             .options(SESSION);
         let pool = PgPoolOptions::new()

@@ -20,6 +20,9 @@ const RULES: [&str; 11] = [
     "all_done_min_one_success",
 ];
 
+/// The longest sleep of an instance of a mapped task.
+const SHORT: Duration = Duration::from_millis(60);
+
 /// Small pools, so that they are full most of the time.
 pub(super) fn pools(random: &mut Random) -> Vec<Pool> {
     (0..3)
@@ -137,7 +140,7 @@ impl Builder<'_> {
         let second = self.task("m1", vec![first.clone()]);
         for task in [&first, &second] {
             let items: Vec<usize> = (0..self.random.between(0, 60)).collect();
-            self.set(task, "expand", json!({"i": items}));
+            self.map_over(task, &items);
         }
         let beside = self.task("beside", vec![root]);
         self.task("join", vec![second, beside]);
@@ -156,7 +159,7 @@ impl Builder<'_> {
             let task = self.task(&format!("l{i}"), upstream);
             if self.random.percent(10) {
                 let items: Vec<usize> = (0..self.random.between(0, 12)).collect();
-                self.set(&task, "expand", json!({"i": items}));
+                self.map_over(&task, &items);
             }
             known.push(task);
         }
@@ -223,6 +226,16 @@ impl Builder<'_> {
         task.insert("retries".into(), json!(retries));
         task.insert("retry_delay".into(), json!(delay));
         self.behaviours.insert(task_id.to_owned(), behaviour);
+    }
+
+    /// Many instances may share a pool of two slots: they must not sleep for long one after the other.
+    fn map_over(&mut self, task_id: &str, items: &[usize]) {
+        self.set(task_id, "expand", json!({"i": items}));
+        if let Some(behaviour) = self.behaviours.get_mut(task_id) {
+            behaviour.longest = behaviour.longest.min(SHORT);
+            let command = behaviour.command(self.step);
+            self.set(task_id, "shell", json!(command));
+        }
     }
 
     fn set(&mut self, task_id: &str, key: &str, value: Value) {

@@ -1,7 +1,9 @@
 //! What the reconcilers look for.
 
 use super::bed::{Bed, after, make_queued, make_running, manual_run, ready_ti};
-use crate::{Backend, NewRun, OutDispatch, StoreError, ToDo, Tx, WorkerRow, WorkerState};
+use crate::{
+    Backend, Judgement, NewRun, OutDispatch, Store, StoreError, ToDo, Tx, WorkerRow, WorkerState,
+};
 use gristmill_common::{
     ids::{Dispatch, Fence, RunPk, TiPk},
     row::TiRow,
@@ -151,6 +153,25 @@ pub async fn workers_are_locked_and_written<B: Backend>(store: B) {
         tx = bed.tx().await;
         tx.lock_worker("w1").await.unwrap();
     }
+    drop(tx);
+    // 30 s of its lease are left; later only the database's clock says that it is over.
+    assert_eq!(bed.judge_lost("w1").await.unwrap(), Judgement::Holds);
+    assert_eq!(bed.judge_lost("w2").await.unwrap(), Judgement::Lost);
+    assert_eq!(bed.judge_lost("w2").await.unwrap(), Judgement::Lost);
+    tx = bed.tx().await;
+    tx.lock_worker("w1").await.unwrap();
+    let past = WorkerRow {
+        held_until: Some(after(-30)),
+        ..alive.clone()
+    };
+    tx.update_worker(&past).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(
+        bed.judge_lost("w1").await.unwrap(),
+        Judgement::LostAfterGrants
+    );
+    tx = bed.tx().await;
+    tx.lock_worker("w1").await.unwrap();
     let lost = WorkerRow {
         state: WorkerState::Lost,
         held_until: Some(after(30)),

@@ -106,9 +106,12 @@ mod tests {
     use super::*;
     use tokio::sync::Semaphore;
 
-    /// Doubles numbers, one call a permit; panics over 13. Answers how many were asked for in each call.
-    fn doubling(permits: &Arc<Semaphore>) -> (Arc<Gather<u32, u32>>, Arc<Mutex<Vec<usize>>>) {
-        let calls: Arc<Mutex<Vec<usize>>> = Arc::default();
+    /// How many were asked for in each call.
+    type Calls = Arc<Mutex<Vec<usize>>>;
+
+    /// Doubles numbers, one call a permit; panics over 13.
+    fn doubling(permits: &Arc<Semaphore>) -> (Arc<Gather<u32, u32>>, Calls) {
+        let calls = Calls::default();
         let (permits, counted) = (permits.clone(), calls.clone());
         let gather = Gather::new(move |items: Vec<u32>| {
             let (permits, counted) = (permits.clone(), counted.clone());

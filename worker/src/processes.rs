@@ -1,8 +1,8 @@
 //! The guardian, for asynchronous callers.
 
 use gristmill_guardian::{
-    ClientError, Event, Exited, GuardianClient, GuardianConfig, SpawnFailure, SpawnRequest,
-    StartError,
+    ClientError, Event, Exited, GuardianClient, GuardianConfig, SpawnFailure, SpawnFailureKind,
+    SpawnRequest, StartError,
 };
 use std::{
     collections::HashMap,
@@ -40,6 +40,24 @@ pub(crate) struct Child {
     client: GuardianClient,
 }
 
+/// Why a process does not run.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NotStarted {
+    /// No fault of the task's: the worker's lease was over, or its guardian is gone or going. The guardian's word counts, not
+    /// what the lease says by now: a worker that was stopped may have renewed it since.
+    Interrupted,
+    Failed(String),
+}
+
+impl NotStarted {
+    fn of(failure: &SpawnFailure) -> Self {
+        match failure.kind {
+            SpawnFailureKind::DeadlinePassed | SpawnFailureKind::ShuttingDown => Self::Interrupted,
+            _ => Self::Failed(failure.to_string()),
+        }
+    }
+}
+
 impl Processes {
     pub(crate) fn start(config: GuardianConfig) -> Result<Self, StartError> {
         let waiting: Arc<Mutex<HashMap<u64, Waiting>>> = Arc::default();
@@ -57,7 +75,7 @@ impl Processes {
     }
 
     /// Starts a process; answers when it runs, or why it does not.
-    pub(crate) async fn spawn(&self, request: SpawnRequest) -> Result<Child, String> {
+    pub(crate) async fn spawn(&self, request: SpawnRequest) -> Result<Child, NotStarted> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (spawned, answer) = oneshot::channel();
         let (exit, exited) = oneshot::channel();
@@ -69,16 +87,17 @@ impl Processes {
         // Whoever waits when the guardian dies is told; this one may have come after.
         if let Some(how) = &*self.died.borrow() {
             lock(&self.waiting).remove(&id);
-            return Err(format!("the guardian is gone: {how}"));
+            tracing::debug!(%how, "the guardian is gone");
+            return Err(NotStarted::Interrupted);
         }
         if let Err(error) = self.client.spawn(id, request) {
             lock(&self.waiting).remove(&id);
-            return Err(error.to_string());
+            return Err(NotStarted::Failed(error.to_string()));
         }
         let pid = answer
             .await
-            .map_err(|_| "the guardian is gone".to_owned())?
-            .map_err(|failure| failure.to_string())?;
+            .map_err(|_| NotStarted::Interrupted)?
+            .map_err(|failure| NotStarted::of(&failure))?;
         Ok(Child {
             id,
             pid,
@@ -175,5 +194,32 @@ fn route(
             dead.send_replace(Some(how));
             lock(waiting).clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A task whose worker was stopped over its lease's end, and has renewed it before it hears of the refusal, has not failed.
+    #[test]
+    fn what_the_lease_forbade_is_no_failure_of_the_task() {
+        let why = |kind| {
+            NotStarted::of(&SpawnFailure {
+                kind,
+                errno: 0,
+                detail: "sh".to_owned(),
+            })
+        };
+        for kind in [
+            SpawnFailureKind::DeadlinePassed,
+            SpawnFailureKind::ShuttingDown,
+        ] {
+            assert_eq!(why(kind), NotStarted::Interrupted);
+        }
+        assert!(matches!(
+            why(SpawnFailureKind::NotFound),
+            NotStarted::Failed(reason) if reason.contains("sh was not found")
+        ));
     }
 }

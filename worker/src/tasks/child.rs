@@ -3,6 +3,7 @@
 use crate::{
     held::Wish,
     log::{LogSender, Stream},
+    processes::NotStarted,
     run::{Execution, Outcome},
 };
 use gristmill_common::{message::Ending, span::Span};
@@ -123,12 +124,15 @@ pub(crate) async fn run(execution: &Execution, spec: Spec) -> Result<Ended, Outc
         .processes
         .spawn(request)
         .await
-        .map_err(|reason| {
-            // The guardian starts nothing once the lease is over, or it is gone itself: no fault of the task's.
+        .map_err(|why| {
             let worker = &execution.worker;
-            match worker.lease.holds() && !worker.processes.guardian_is_dead() {
-                true => Outcome::failed(format!("cannot start: {reason}")),
-                false => Outcome::wished(Wish::Interrupt),
+            match why {
+                NotStarted::Failed(reason)
+                    if worker.lease.holds() && !worker.processes.guardian_is_dead() =>
+                {
+                    Outcome::failed(format!("cannot start: {reason}"))
+                }
+                _ => Outcome::wished(Wish::Interrupt),
             }
         })?;
     let pid = child.pid;

@@ -53,17 +53,19 @@ pub const MISBEHAVIOURS: [(&str, &str); 10] = [
     ),
 ];
 
-/// Whether to misbehave here, because the environment says so.
+/// A misbehaviour that the environment asks for.
 #[cfg(debug_assertions)]
-pub fn misbehaves(name: &str) -> bool {
-    struct Wish {
-        name: String,
-        /// `None`: always.
-        only: Option<u32>,
-        reached: AtomicU32,
-    }
+struct Wish {
+    name: String,
+    /// `None`: always.
+    only: Option<u32>,
+    reached: AtomicU32,
+}
+
+#[cfg(debug_assertions)]
+fn wishes() -> &'static [Wish] {
     static WISHES: OnceLock<Vec<Wish>> = OnceLock::new();
-    let wishes = WISHES.get_or_init(|| {
+    WISHES.get_or_init(|| {
         let text = std::env::var("GRISTMILL_MISBEHAVE").unwrap_or_default();
         text.split(',')
             .map(|wish| {
@@ -75,8 +77,14 @@ pub fn misbehaves(name: &str) -> bool {
                 }
             })
             .collect()
-    });
-    wishes.iter().filter(|wish| wish.name == name).any(|wish| {
+    })
+}
+
+/// Whether to misbehave here, because the environment says so.
+#[cfg(debug_assertions)]
+pub fn misbehaves(name: &str) -> bool {
+    let mut wanted = wishes().iter().filter(|wish| wish.name == name);
+    wanted.any(|wish| {
         let reached = wish.reached.fetch_add(1, Ordering::SeqCst) + 1;
         wish.only.is_none_or(|only| only == reached)
     })
@@ -92,12 +100,9 @@ pub const fn misbehaves(_name: &str) -> bool {
 /// Whether the environment asks for any of these at all; not counted as reaching them.
 #[cfg(debug_assertions)]
 pub fn is_asked_for(names: &[&str]) -> bool {
-    let name = |wish: &str| wish.split(':').next().map(str::to_owned);
-    std::env::var("GRISTMILL_MISBEHAVE").is_ok_and(|text| {
-        text.split(',')
-            .filter_map(name)
-            .any(|wish| names.contains(&wish.as_str()))
-    })
+    wishes()
+        .iter()
+        .any(|wish| names.contains(&wish.name.as_str()))
 }
 
 /// Never in a release build.

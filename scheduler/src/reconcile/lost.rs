@@ -75,7 +75,7 @@ pub(super) async fn run(handle: Arc<SchedulerHandle>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         // The database is asked with every second look.
-        let busy = match known.take() {
+        let mut busy = match known.take() {
             Some(busy) => busy,
             None => match handle.store.busy_workers().await {
                 Ok(busy) => {
@@ -90,7 +90,6 @@ pub(super) async fn run(handle: Arc<SchedulerHandle>) {
         let Ok(snapshot) = handle.presence.leases().await else {
             continue;
         };
-        let mut busy = busy;
         busy.extend(
             handle
                 .suspects

@@ -2,7 +2,9 @@
 //! module.
 //!
 //! The parts run in no order that PostgreSQL promises, and see none of each other's changes. Neither matters: they write
-//! different tables, under locks that were taken before in order (runs, then limits), and none reads what another writes.
+//! different rows, under locks that were taken before in order (runs, then limits), and none reads what another writes. Two
+//! write to one table: what leaves the outbox was committed before, what goes in has a new fence. The look for others
+//! sees the runs as they were; those of this transaction are its exceptions.
 
 use super::{
     PgTx,

@@ -17,7 +17,7 @@ const CATCH_UP: usize = 20;
 pub(crate) async fn create_due_runs<B: Backend>(store: &B) -> StoreResult<usize> {
     let mut tx = store.begin().await?;
     let now = tx.now();
-    let mut made = 0;
+    let mut due = Vec::new();
     for mut dag in tx.lock_due_dags(PASS).await? {
         let version = tx.version(dag.version).await?.ok_or_else(|| {
             StoreError::Corrupt(format!("DAG {} has no version {}", dag.dag_id, dag.version))
@@ -26,18 +26,16 @@ pub(crate) async fn create_due_runs<B: Backend>(store: &B) -> StoreResult<usize>
             let Some(run) = due_run(&dag, &version.spec, now) else {
                 break;
             };
-            match tx.insert_run(&run).await {
-                // A run of this logical date is there already: time goes on.
-                Ok(_) | Err(StoreError::Exists { .. }) => made += 1,
-                Err(error) => return Err(error),
-            }
+            due.push(run);
             dag.last_run_after = dag.next_run_after;
             plan_next(&mut dag, &version.spec, now)?;
         }
         tx.update_dag(&dag).await?;
     }
+    // Where a run of a logical date is there already, time goes on without another.
+    tx.insert_runs(&due).await?;
     tx.commit().await?;
-    Ok(made)
+    Ok(due.len())
 }
 
 fn due_run(dag: &DagRow, spec: &DagSpec, now: DateTime<Utc>) -> Option<NewRun> {

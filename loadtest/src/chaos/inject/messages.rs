@@ -69,10 +69,7 @@ pub(super) async fn duplicate_work(
     repeat(lasts, async || {
         let link = Link::open(stage).await?;
         let taken = link.take(WORK_QUEUE, count).await?;
-        let mut copies: Vec<Copy> = taken
-            .iter()
-            .map(|message| copy(WORK_QUEUE, message))
-            .collect();
+        let mut copies = copies_of(WORK_QUEUE, &taken);
         copies.shuffle(&mut rng);
         link.publish(&copies).await?;
         link.publish(&hoard.take()).await?;
@@ -101,11 +98,7 @@ pub(super) async fn reorder_work(
         taken.shuffle(&mut rng);
         // Held for a moment, so that messages behind them overtake even when nobody else waits.
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let copies: Vec<Copy> = taken
-            .iter()
-            .map(|message| copy(WORK_QUEUE, message))
-            .collect();
-        link.publish(&copies).await?;
+        link.publish(&copies_of(WORK_QUEUE, &taken)).await?;
         for message in taken {
             link.ack(&message).await?;
         }
@@ -153,12 +146,13 @@ async fn repeat(lasts: Duration, mut once: impl AsyncFnMut() -> Result<()>) {
     }
 }
 
-fn copy(queue: &str, message: &BasicGetMessage) -> Copy {
-    Copy {
+fn copies_of(queue: &str, messages: &[BasicGetMessage]) -> Vec<Copy> {
+    let copy = |message: &BasicGetMessage| Copy {
         queue: queue.to_owned(),
         properties: message.properties.clone(),
         body: message.data.clone(),
-    }
+    };
+    messages.iter().map(copy).collect()
 }
 
 /// A connection to the broker, around all proxies.

@@ -1,9 +1,11 @@
 //! Reports what happened to dispatches.
 //!
 //! Events go to the shard of their run, many to a message. What a message carries is decided by what is on its way, never by
-//! a timer: while nothing is, an event leaves at once; an ending waits for no more than the confirm of the endings before it;
-//! a start, which nothing waits for, lets whatever is on its way come home first, and is left out when its result has come
-//! by then.
+//! a timer: while nothing is, an event leaves at once; an ending waits for no more than the confirm of the endings before it.
+//!
+//! A start is told once its attempt has run for [`WORTH_TELLING`], and lets whatever is on its way come home first: nothing
+//! waits for it, and a result tells it too. So an attempt that is shorter costs one event instead of two, and its start
+//! does not stand before its end in the scheduler.
 //!
 //! While the broker is away events wait here: nothing new is consumed then, so what waits is bounded by what the worker
 //! holds. A dispatch is held until its ending is confirmed.
@@ -21,11 +23,13 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 /// Messages of one shard on their way at one time.
 const IN_FLIGHT: usize = 4;
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// How long an attempt runs before it is told that it does: sooner than anybody sees.
+const WORTH_TELLING: Duration = Duration::from_millis(50);
 
 /// Takes events in; they are published in the background.
 #[derive(Debug, Clone)]
@@ -147,6 +151,8 @@ struct Waiting {
     events: VecDeque<Event>,
     endings: usize,
     now: usize,
+    /// Starts of attempts that have not run long, with the time at which they have.
+    young: VecDeque<(Instant, Event)>,
 }
 
 impl Waiting {
@@ -158,7 +164,31 @@ impl Waiting {
         }
     }
 
-    fn push(&mut self, event: Event) {
+    fn push(&mut self, event: Event, now: Instant) {
+        match &event {
+            Event::Started(_) => {
+                return self.young.push_back((now + WORTH_TELLING, event));
+            }
+            // It tells its start.
+            Event::Finished(finished) => drop(self.take_young(finished.dispatch)),
+            // It does not.
+            Event::Requeued { dispatch, .. } => {
+                if let Some(start) = self.take_young(*dispatch) {
+                    self.line_up(start);
+                }
+            }
+            Event::Bounced { .. } | Event::Renew(_) | Event::Barrier { .. } => {}
+        }
+        self.line_up(event);
+    }
+
+    fn take_young(&mut self, of: Dispatch) -> Option<Event> {
+        let is_of = |event: &Event| matches!(event, Event::Started(start) if start.dispatch == of);
+        let at = self.young.iter().position(|(_, event)| is_of(event))?;
+        self.young.remove(at).map(|(_, event)| event)
+    }
+
+    fn line_up(&mut self, event: Event) {
         if let Some(count) = self.count(Urgency::of(&event)) {
             *count += 1;
         }
@@ -173,6 +203,11 @@ impl Waiting {
         }
     }
 
+    /// When the next start is worth telling.
+    fn next_start(&self) -> Option<Instant> {
+        self.young.front().map(|(at, _)| *at)
+    }
+
     fn urgency(&self) -> Option<Urgency> {
         match (self.now, self.endings, self.events.len()) {
             (_, _, 0) => None,
@@ -182,11 +217,14 @@ impl Waiting {
         }
     }
 
-    /// The next message, as far as one may leave and with all that fits into it.
+    /// The next message, as far as one may leave at `now` and with all that fits into it.
     ///
     /// An attempt's result tells its start too: a start whose result is here is not told by itself, which would cost the
     /// scheduler as much as the result does.
-    fn next(&mut self, flying: &Flying) -> Option<Message> {
+    fn next(&mut self, flying: &Flying, now: Instant) -> Option<Message> {
+        while let Some((_, start)) = self.young.pop_front_if(|(at, _)| *at <= now) {
+            self.line_up(start);
+        }
         if !flying.lets_go(self.urgency()?) {
             return None;
         }
@@ -243,18 +281,21 @@ async fn publish_shard(
     let mut releasing = FuturesUnordered::new();
     let mut open = true;
     loop {
+        let now = Instant::now();
         while let Ok(event) = events.try_recv() {
-            waiting.push(event);
+            waiting.push(event, now);
         }
-        while let Some(message) = waiting.next(&flying) {
+        while let Some(message) = waiting.next(&flying, now) {
             flying.left(&message);
             publishing.push(publish(&*broker, shard, message));
         }
+        let start = waiting.next_start();
         tokio::select! {
             event = events.recv(), if open => match event {
-                Some(event) => waiting.push(event),
+                Some(event) => waiting.push(event, Instant::now()),
                 None => open = false,
             },
+            () = tokio::time::sleep_until(start.unwrap_or(now)), if start.is_some() => {}
             Some(message) = publishing.next() => {
                 flying.landed(&message);
                 if !message.ends.is_empty() {
@@ -361,10 +402,18 @@ mod tests {
         }
     }
 
+    /// Events that came so long ago that every start among them is worth telling now.
     fn waiting(events: impl IntoIterator<Item = Event>) -> Waiting {
         let mut waiting = Waiting::default();
-        events.into_iter().for_each(|event| waiting.push(event));
+        let then = Instant::now() - WORTH_TELLING;
+        events
+            .into_iter()
+            .for_each(|event| waiting.push(event, then));
         waiting
+    }
+
+    fn next(waiting: &mut Waiting, flying: &Flying) -> Option<Message> {
+        waiting.next(flying, Instant::now())
     }
 
     fn read(message: &Message) -> Vec<Event> {
@@ -386,10 +435,10 @@ mod tests {
     fn only_a_start_whose_result_goes_along_is_left_out() {
         let events = [started(1), started(2), started(3), finished(1), requeued(3)];
         let mut waiting = waiting(events);
-        let message = waiting.next(&Flying::default()).unwrap();
+        let message = next(&mut waiting, &Flying::default()).unwrap();
         assert_eq!(starts(&message), [2, 3]);
         assert_eq!(message.ends, [dispatch(1), dispatch(3)]);
-        assert!(waiting.next(&Flying::default()).is_none());
+        assert!(next(&mut waiting, &Flying::default()).is_none());
     }
 
     #[test]
@@ -397,42 +446,65 @@ mod tests {
         let mut flying = Flying::default();
         // A chain: the start leaves, the ending overtakes it.
         let mut one = waiting([started(1)]);
-        flying.left(&one.next(&flying).unwrap());
-        one.push(finished(1));
-        let ending = one.next(&flying).unwrap();
+        flying.left(&next(&mut one, &flying).unwrap());
+        one.push(finished(1), Instant::now());
+        let ending = next(&mut one, &flying).unwrap();
         flying.left(&ending);
         // Meanwhile a hundred tasks start and end: not one message before the confirm, then one for all.
         for ti in 2..102 {
-            one.push(started(ti));
-            assert!(one.next(&flying).is_none());
-            one.push(finished(ti));
-            assert!(one.next(&flying).is_none());
+            one.push(started(ti), Instant::now());
+            assert!(next(&mut one, &flying).is_none());
+            one.push(finished(ti), Instant::now());
+            assert!(next(&mut one, &flying).is_none());
         }
         flying.landed(&ending);
-        let all = one.next(&flying).unwrap();
+        let all = next(&mut one, &flying).unwrap();
         assert_eq!((all.ends.len(), starts(&all)), (100, vec![]));
+    }
+
+    #[test]
+    fn a_start_is_told_once_its_attempt_has_run_for_a_while() {
+        let mut waiting = Waiting::default();
+        let then = Instant::now();
+        waiting.push(started(1), then);
+        waiting.push(started(2), then);
+        waiting.push(started(3), then);
+        assert!(waiting.next(&Flying::default(), then).is_none());
+        // A result tells its start; what was requeued does not, and comes after it.
+        waiting.push(finished(1), then);
+        waiting.push(requeued(2), then);
+        let message = waiting.next(&Flying::default(), then).unwrap();
+        let told: Vec<_> = read(&message).iter().map(Urgency::of).collect();
+        assert_eq!(told, [Urgency::Ending, Urgency::Start, Urgency::Ending]);
+        assert_eq!(waiting.next_start(), Some(then + WORTH_TELLING));
+        let message = waiting
+            .next(&Flying::default(), then + WORTH_TELLING)
+            .unwrap();
+        assert_eq!(starts(&message), [3]);
+        assert_eq!(waiting.next_start(), None);
     }
 
     #[test]
     fn a_start_waits_and_what_is_urgent_does_not() {
         let mut flying = Flying::default();
-        let ending = waiting([finished(1)]).next(&flying).unwrap();
+        let ending = next(&mut waiting([finished(1)]), &flying).unwrap();
         flying.left(&ending);
         let mut later = waiting([started(2)]);
-        assert!(later.next(&flying).is_none());
-        later.push(Event::Renew(RenewRequest {
+        assert!(next(&mut later, &flying).is_none());
+        let renewal = Event::Renew(RenewRequest {
             incarnation: "w".to_owned(),
             sent_at: 1,
             lease_ms: 1,
-        }));
-        assert_eq!(read(&later.next(&flying).unwrap()).len(), 2);
+        });
+        later.push(renewal, Instant::now());
+        assert_eq!(read(&next(&mut later, &flying).unwrap()).len(), 2);
     }
 
     #[test]
     fn messages_keep_their_limit_and_the_order() {
         let mut waiting = waiting((0..2000).map(requeued));
         let mut ends = Vec::new();
-        while let Some(message) = waiting.next(&Flying::default()) {
+        while let Some(message) = next(&mut waiting, &Flying::default()) {
             assert!(message.body.len() <= MAX_BODY);
             assert!(message.body.len() > MAX_BODY / 2 || ends.len() + message.ends.len() == 2000);
             assert_eq!(read(&message).len(), message.ends.len());

@@ -5,11 +5,11 @@
 
 use crate::{
     PgStore,
-    error::{bounded, db},
+    connections::{Connection, Connections},
+    rows::get,
 };
 use chrono::{DateTime, SubsecRound, Utc};
-use gristmill_store::StoreResult;
-use sqlx::{PgConnection, PgPool};
+use gristmill_store::{StoreError, StoreResult};
 use std::{
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
@@ -64,11 +64,14 @@ impl Clock {
         }
     }
 
-    async fn measure(&self, connection: &mut PgConnection) -> StoreResult<DateTime<Utc>> {
+    async fn measure(&self, connection: &mut Connection) -> StoreResult<DateTime<Utc>> {
         let sent = Instant::now();
-        let server: DateTime<Utc> =
-            bounded(sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(connection)).await?;
+        let row = connection
+            .optional(sqlx::query("SELECT clock_timestamp() AS now"))
+            .await?
+            .ok_or_else(|| StoreError::Corrupt("a SELECT gave no row".to_owned()))?;
         let round_trip = sent.elapsed();
+        let server = get(&row, "now")?;
         self.offer(Measurement {
             server,
             at: sent + round_trip / 2,
@@ -88,9 +91,10 @@ impl PgStore {
 }
 
 /// Measures for ever. A failure is no news: whoever uses the database hears of it.
-pub(crate) async fn keep(clock: Arc<Clock>, pool: PgPool) {
+pub(crate) async fn keep(clock: Arc<Clock>, connections: Connections) {
     loop {
-        let measured = async { clock.measure(&mut *pool.acquire().await.map_err(db)?).await };
+        connections.close_unneeded();
+        let measured = async { clock.measure(&mut connections.get().await?).await };
         if let Err(error) = measured.await {
             tracing::debug!(%error, "the database's clock was not measured");
         }

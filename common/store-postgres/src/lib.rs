@@ -7,6 +7,7 @@
 
 mod bind;
 mod clock;
+mod connections;
 mod error;
 mod listen;
 mod meter;
@@ -18,28 +19,21 @@ mod tx;
 pub use tx::PgTx;
 
 use clock::Clock;
-use error::{bounded, db};
+use connections::{Connection, Connections};
 use gristmill_common::message::Started;
 use gristmill_store::{Backend, Starts, StoreError, StoreResult};
 use listen::RunChanges;
 use meter::Meter;
 use sqlx::{
     Postgres,
-    pool::PoolConnection,
-    postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow},
+    postgres::{PgArguments, PgConnectOptions, PgRow},
     query::Query,
 };
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{str::FromStr, sync::Arc};
 use tokio::task::AbortHandle;
 
 /// A statement with its parameters.
 pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
-
-/// How long a caller waits for a connection of the pool, or for a new one while the server is away.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that rested longer than this is tested before it is used: after a restart of the server those in the pool
-/// are dead. Busy ones are spared the round trip.
-const TEST_AFTER: Duration = Duration::from_secs(1);
 
 /// Settings of a [`PgStore`].
 #[derive(Debug, Clone)]
@@ -64,7 +58,7 @@ pub struct PgStore {
 
 #[derive(Debug)]
 struct Inner {
-    pool: PgPool,
+    connections: Connections,
     options: PgConnectOptions,
     clock: Arc<Clock>,
     meter: Arc<Meter>,
@@ -93,28 +87,17 @@ impl PgStore {
             .options([("jit", "off")])
             .statement_cache_capacity(256)
             .options(SESSION);
-        let pool = PgPoolOptions::new()
-            .max_connections(options.max_connections.max(1))
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > TEST_AFTER {
-                        sqlx::Connection::ping(connection).await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_lazy_with(connect.clone());
+        let max = usize::try_from(options.max_connections).unwrap_or(usize::MAX);
+        let connections = Connections::new(connect.clone(), max)?;
         let clock = Arc::new(Clock::default());
         let changes = Arc::new(RunChanges::default());
         let tasks = vec![
-            tokio::spawn(clock::keep(clock.clone(), pool.clone())).abort_handle(),
+            tokio::spawn(clock::keep(clock.clone(), connections.clone())).abort_handle(),
             tokio::spawn(listen::keep(changes.clone(), connect.clone())).abort_handle(),
         ];
         Ok(Self {
             inner: Arc::new(Inner {
-                pool,
+                connections,
                 options: connect,
                 clock,
                 meter: Arc::default(),
@@ -124,36 +107,34 @@ impl PgStore {
         })
     }
 
-    /// Closes all connections, after those in use are given back.
+    /// Closes all connections; those in use when they are given back.
     pub async fn close(&self) {
-        self.inner.pool.close().await;
+        self.inner.connections.close();
     }
 
-    async fn connection(&self) -> StoreResult<PoolConnection<Postgres>> {
-        self.inner.pool.acquire().await.map_err(db)
+    async fn connection(&self) -> StoreResult<Connection> {
+        self.inner.connections.get().await
     }
 
     /// All rows of a statement that is a transaction of its own.
     pub(crate) async fn all(&self, statement: Statement<'_>) -> StoreResult<Vec<PgRow>> {
         let mut connection = self.connection().await?;
         self.inner.meter.standalone();
-        bounded(statement.fetch_all(&mut *connection)).await
+        connection.all(statement).await
     }
 
     /// The first row, if any.
     pub(crate) async fn optional(&self, statement: Statement<'_>) -> StoreResult<Option<PgRow>> {
         let mut connection = self.connection().await?;
         self.inner.meter.standalone();
-        bounded(statement.fetch_optional(&mut *connection)).await
+        connection.optional(statement).await
     }
 
     /// Returns the number of rows written.
     pub(crate) async fn execute(&self, statement: Statement<'_>) -> StoreResult<u64> {
         let mut connection = self.connection().await?;
         self.inner.meter.standalone();
-        Ok(bounded(statement.execute(&mut *connection))
-            .await?
-            .rows_affected())
+        Ok(connection.execute(statement).await?.rows_affected())
     }
 }
 

@@ -50,10 +50,10 @@ pub(crate) async fn migrate(store: &PgStore) -> StoreResult<()> {
 
 pub(crate) async fn check(store: &PgStore) -> StoreResult<()> {
     const SQL: &str = "SELECT COALESCE(max(version), 0) FROM _sqlx_migrations WHERE success";
-    let mut connection = store.connection().await?;
+    let mut connection = bounded(PgConnection::connect_with(&store.inner.options)).await?;
     store.inner.meter.standalone();
     let found = match sqlx::query_scalar::<_, i64>(SQL)
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
     {
         Ok(found) => found,

@@ -16,11 +16,7 @@ pub(crate) use limits::rows_of as limit_rows;
 pub(crate) use outbox::delete_lazily as outbox_delete;
 pub(crate) use starts::record as record_starts;
 
-use crate::{
-    Inner, Statement,
-    error::{bounded, db},
-    meter::Meter,
-};
+use crate::{Inner, Statement, connections::Connection, meter::Meter};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
@@ -32,17 +28,14 @@ use gristmill_store::{
     AuditRow, DagRow, LimitKey, LimitRow, NewDagVersion, NewRun, NewTi, StoreError, StoreResult,
     TiWrite, Tx, UpstreamXcom, VersionRow, WorkerRow, Writes, Written,
 };
-use sqlx::{
-    Postgres, Transaction,
-    postgres::{PgQueryResult, PgRow},
-};
+use sqlx::postgres::{PgQueryResult, PgRow};
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// An open transaction, READ COMMITTED. Rolled back when dropped without commit.
 #[derive(Debug)]
 pub struct PgTx {
-    tx: Transaction<'static, Postgres>,
+    connection: Connection,
     now: DateTime<Utc>,
     meter: Arc<Meter>,
     /// The first error of a statement. After it the server answers COMMIT with a silent rollback.
@@ -51,12 +44,11 @@ pub struct PgTx {
 
 impl PgTx {
     pub(crate) async fn begin(store: &Inner) -> StoreResult<Self> {
-        // Waiting for a connection has a time of its own (the pool's).
-        let connection = store.pool.acquire().await.map_err(db)?;
-        let tx = bounded(Transaction::begin(connection, None)).await?;
+        let mut connection = store.connections.get().await?;
+        connection.begin().await?;
         store.meter.transaction();
         Ok(Self {
-            tx,
+            connection,
             now: store.clock.now(),
             meter: store.meter.clone(),
             failed: None,
@@ -66,7 +58,7 @@ impl PgTx {
     /// All rows of a statement.
     pub(crate) async fn all(&mut self, statement: Statement<'_>) -> StoreResult<Vec<PgRow>> {
         self.meter.statement();
-        let outcome = bounded(statement.fetch_all(&mut *self.tx)).await;
+        let outcome = self.connection.all(statement).await;
         self.note(outcome)
     }
 
@@ -76,13 +68,13 @@ impl PgTx {
         statement: Statement<'_>,
     ) -> StoreResult<Option<PgRow>> {
         self.meter.statement();
-        let outcome = bounded(statement.fetch_optional(&mut *self.tx)).await;
+        let outcome = self.connection.optional(statement).await;
         self.note(outcome)
     }
 
     pub(crate) async fn execute(&mut self, statement: Statement<'_>) -> StoreResult<PgQueryResult> {
         self.meter.statement();
-        let outcome = bounded(statement.execute(&mut *self.tx)).await;
+        let outcome = self.connection.execute(statement).await;
         self.note(outcome)
     }
 
@@ -107,13 +99,13 @@ impl PgTx {
 
 #[async_trait]
 impl Tx for PgTx {
-    async fn commit(self) -> StoreResult<()> {
+    async fn commit(mut self) -> StoreResult<()> {
         if let Some(why) = self.failed {
             return Err(StoreError::Other(format!(
                 "the transaction cannot be committed, a statement of it failed: {why}"
             )));
         }
-        bounded(self.tx.commit()).await
+        self.connection.commit().await
     }
 
     fn now(&self) -> DateTime<Utc> {

@@ -4,7 +4,7 @@ use super::READY;
 use crate::{PgOptions, PgStore};
 use gristmill_store::{Backend, Reads, Tx};
 use gristmill_testkit::{Database, shared};
-use sqlx::{AssertSqlSafe, Row, query};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row, query};
 
 /// A DAG with runs 1 to `runs`, each with room 16.
 const RUNS: &str = "
@@ -39,9 +39,9 @@ async fn filled(runs: i64, instances: &[String]) -> (PgStore, Database) {
     store.migrate().await.unwrap();
     let rows = instances.concat();
     let script = format!("{} {rows}", RUNS.replace("RUNS)", &format!("{runs})")));
-    let mut connection = store.connection().await.unwrap();
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(script))
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .unwrap();
     (store, database)

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 mod assemble;
 mod canonical;
+mod deciders;
 mod diagnostic;
 mod draft;
 mod grammar;
@@ -19,6 +20,7 @@ mod node;
 mod reader;
 mod resolve;
 mod schema;
+mod setups;
 mod texts;
 mod yaml;
 

@@ -8,6 +8,7 @@ use crate::{
 use std::collections::HashMap;
 
 mod algo;
+mod setups;
 
 pub use algo::{find_cycle, topological_order};
 
@@ -16,6 +17,10 @@ pub use algo::{find_cycle, topological_order};
 pub struct Graph {
     upstream: Adjacency,
     downstream: Adjacency,
+    /// From a setup to the tasks that need it without depending on it, from a task between a setup and its teardown to that
+    /// teardown; empty in DAGs without setups.
+    indirect_downstream: Adjacency,
+    indirect_upstream: Adjacency,
     roots: Vec<TaskIdx>,
     leaves: Vec<TaskIdx>,
     priorities: Vec<i32>,
@@ -53,8 +58,16 @@ impl Graph {
             leaves: without(&downstream),
             upstream,
             downstream,
+            indirect_downstream: Adjacency::NONE,
+            indirect_upstream: Adjacency::NONE,
             priorities: Vec::new(),
         };
+        let indirect = graph.indirect_edges(spec);
+        if !indirect.is_empty() {
+            graph.indirect_downstream = Adjacency::new(n, indirect.iter().copied());
+            graph.indirect_upstream =
+                Adjacency::new(n, indirect.iter().map(|(from, to)| (*to, *from)));
+        }
         graph.priorities = graph.effective_priorities(spec);
         graph
     }
@@ -76,6 +89,24 @@ impl Graph {
     /// Direct downstreams of a task, ascending; none for a position that does not exist.
     pub fn downstream(&self, task: TaskIdx) -> &[TaskIdx] {
         self.downstream.of(task)
+    }
+
+    /// Tasks that hear of a task's ending without depending on it directly, ascending: because it is a setup that they need,
+    /// or because they are the teardowns that wait for all that their setups were made for.
+    pub fn indirect_downstream(&self, task: TaskIdx) -> &[TaskIdx] {
+        self.indirect_downstream.of(task)
+    }
+
+    /// Tasks whose endings a task hears of without depending on them directly: the setups that it needs or, of a teardown,
+    /// the tasks between its setups and itself. Ascending.
+    pub fn indirect_upstream(&self, task: TaskIdx) -> &[TaskIdx] {
+        self.indirect_upstream.of(task)
+    }
+
+    /// All tasks that hear of a task's ending.
+    pub fn listeners(&self, task: TaskIdx) -> impl Iterator<Item = TaskIdx> + '_ {
+        let direct = self.downstream(task).iter();
+        direct.chain(self.indirect_downstream(task)).copied()
     }
 
     /// Tasks without upstreams, ascending.
@@ -149,6 +180,11 @@ struct Adjacency {
 }
 
 impl Adjacency {
+    const NONE: Self = Self {
+        bounds: Vec::new(),
+        items: Vec::new(),
+    };
+
     fn new(n: usize, edges: impl Iterator<Item = (TaskIdx, TaskIdx)>) -> Self {
         let mut edges: Vec<_> = edges.collect();
         edges.sort_unstable();

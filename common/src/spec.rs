@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 mod data;
+mod flow;
 mod http;
 mod shell;
 
@@ -18,6 +19,7 @@ pub use data::{
     DataFormat, DataPartitions, DataPhase, DataResources, DataSink, DataSource, DataTask, SinkMode,
     SplitBy,
 };
+pub use flow::{BranchTask, Decider, ShortCircuitTask, Teardown};
 pub use http::{HttpBody, HttpExpect, HttpTask};
 pub use shell::{OutputMode, ResourceLimits, ShellTask};
 
@@ -146,6 +148,12 @@ pub struct TaskSpec {
     pub env: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doc_md: Option<String>,
+    /// It prepares something: what is downstream of it, up to its teardowns, runs only if it succeeded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub setup: bool,
+    /// It cleans up after setups, whatever happened in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teardown: Option<Teardown>,
 }
 
 fn five_minutes() -> Span {
@@ -187,6 +195,11 @@ pub enum TaskKind {
     Empty(Nothing),
     /// A worker claims it and does nothing: for load tests.
     Noop(Nothing),
+    /// Decided in the scheduler, like the two that follow.
+    Branch(BranchTask),
+    ShortCircuit(ShortCircuitTask),
+    /// Skips what is downstream in all runs but manual ones and the latest scheduled one.
+    LatestOnly(Nothing),
 }
 
 /// The object form of a kind without settings: `{}`.
@@ -203,12 +216,15 @@ impl TaskKind {
             Self::Data(_) => "data",
             Self::Empty(_) => "empty",
             Self::Noop(_) => "noop",
+            Self::Branch(_) => "branch",
+            Self::ShortCircuit(_) => "short_circuit",
+            Self::LatestOnly(_) => "latest_only",
         }
     }
 
     /// Whether a worker has to run it.
     pub fn needs_worker(&self) -> bool {
-        !matches!(self, Self::Empty(_))
+        !matches!(self, Self::Empty(_)) && self.decider().is_none()
     }
 }
 

@@ -113,6 +113,11 @@ impl Timetable {
             .filter(|run| self.end_date.is_none_or(|end| run.logical_date <= end))
     }
 
+    /// The run that follows one that was due at `tick`, whatever `catchup` and `end_date` say.
+    pub fn following(&self, tick: DateTime<Utc>) -> Option<NextRun> {
+        self.run_at(self.tick_after(tick)?)
+    }
+
     /// The runs whose logical dates lie in `from..=to`, oldest first, whatever `catchup`, `start_date` and `end_date` say:
     /// for backfills.
     pub fn runs_between(

@@ -81,10 +81,13 @@ pub struct Counters {
     pub upstream_failed: i32,
     pub skipped: i32,
     pub removed: i32,
-    /// Upstream setup instances in all, and how they ended (each is in the counts above too).
+    /// Setup instances in all, and how they ended. With the rule `all_done_setup_success`: those among the upstreams (each is
+    /// in the counts above too). With any other: those that the task needs without depending on them directly.
     pub setups: i32,
     pub setup_success: i32,
     pub setup_skipped: i32,
+    /// Needed setups that failed. No store keeps it: the transaction that counts the first one ends the task.
+    pub setup_failed: i32,
 }
 
 impl Counters {
@@ -92,7 +95,17 @@ impl Counters {
         self.success + self.failed + self.upstream_failed + self.skipped + self.removed
     }
 
-    /// Counts one ending.
+    /// Counts one ending of a setup that the task needs without depending on it directly.
+    pub fn count_needed_setup(&mut self, ending: TaskState) {
+        match ending {
+            TaskState::Success => self.setup_success += 1,
+            TaskState::Skipped => self.setup_skipped += 1,
+            TaskState::Failed | TaskState::UpstreamFailed => self.setup_failed += 1,
+            _ => {}
+        }
+    }
+
+    /// Counts one ending of a direct upstream.
     pub fn count(&mut self, ending: TaskState, is_setup: bool) {
         match ending {
             TaskState::Success => self.success += 1,
@@ -125,7 +138,27 @@ pub enum Verdict {
 }
 
 /// Decides a rule. Once it answers other than [`Verdict::Wait`] the answer is final: the caller acts on the first.
+///
+/// A task that needs setups runs only once all of them succeeded; one that failed or was skipped decides at once, as in
+/// Airflow. `always` and tasks without upstreams need none.
 pub fn decide(rule: TriggerRule, c: &Counters) -> Verdict {
+    let needs_setups = c.setups > 0 && rule != TriggerRule::AllDoneSetupSuccess;
+    if !needs_setups || rule == TriggerRule::Always {
+        return decide_upstreams(rule, c);
+    }
+    if c.setup_failed > 0 {
+        return Verdict::UpstreamFailed;
+    }
+    if c.setup_skipped > 0 {
+        return Verdict::Skip;
+    }
+    match decide_upstreams(rule, c) {
+        Verdict::Run if c.setup_success < c.setups => Verdict::Wait,
+        verdict => verdict,
+    }
+}
+
+fn decide_upstreams(rule: TriggerRule, c: &Counters) -> Verdict {
     use Verdict::{Run, Skip, UpstreamFailed, Wait};
     let bad = c.failed + c.upstream_failed;
     let all_done = c.done() >= c.total;

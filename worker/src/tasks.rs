@@ -19,5 +19,11 @@ pub(crate) async fn run(execution: &Execution) -> Outcome {
         TaskKind::Http(task) => Box::pin(http::run(execution, task)).await,
         TaskKind::Data(task) => Box::pin(data::run(execution, task)).await,
         TaskKind::Noop(_) | TaskKind::Empty(_) => Outcome::success(Vec::new()),
+        kind @ (TaskKind::Branch(_) | TaskKind::ShortCircuit(_) | TaskKind::LatestOnly(_)) => {
+            Outcome::failed_for_good(format!(
+                "a {} is decided by a scheduler, not by a worker",
+                kind.name()
+            ))
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! From a tree to a specification.
 
 use super::{
-    Parsed,
+    Parsed, deciders,
     diagnostic::{Diagnostic, Severity},
     draft::{Defaults, Drafts},
     grammar::DAG,
@@ -9,7 +9,7 @@ use super::{
     node::{Node, Tree},
     reader::Reader,
     resolve::Resolved,
-    texts,
+    setups, texts,
 };
 use crate::spec::{DagSpec, TaskSpec};
 use serde_json::{Map, Value, json};
@@ -64,7 +64,10 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<DagSpec> {
             reader.tasks(tasks, "", &defaults, &mut drafts)
         });
     }
+    setups::mark(reader, &mut drafts);
     let resolved = drafts.resolve(reader);
+    setups::check(reader, &drafts, &resolved);
+    deciders::check(reader, &drafts, &resolved);
     let params = dag
         .get("params")
         .and_then(Value::as_object)

@@ -27,6 +27,8 @@ pub(super) struct Draft {
     /// Keys that it gives itself.
     pub(super) own: Vec<String>,
     pub(super) depends_on: Vec<Name>,
+    /// Of a teardown: the setups that it names.
+    pub(super) setups: Vec<Name>,
     pub(super) texts: Vec<Text>,
 }
 
@@ -225,7 +227,11 @@ impl Reader<'_> {
         draft.texts = std::mem::take(&mut self.templates);
         draft.own = keys.iter().map(|key| key.key.clone()).collect();
         draft.depends_on = self.names(keys);
+        draft.setups = self.setup_names(keys);
         draft.value.remove("depends_on");
+        if let Some(teardown @ Value::Null) = draft.value.get_mut("teardown") {
+            *teardown = json!({});
+        }
         if let Some(Value::Null) = draft.value.get(kind) {
             draft.value.insert(kind.to_owned(), json!({}));
         }
@@ -238,9 +244,27 @@ impl Reader<'_> {
 
     /// What a task depends on, each name with its place.
     fn names(&mut self, keys: &[Entry]) -> Vec<Name> {
-        let Some(entry) = keys.iter().find(|key| key.key == "depends_on") else {
+        match keys.iter().find(|key| key.key == "depends_on") {
+            Some(entry) => self.names_in(entry),
+            None => Vec::new(),
+        }
+    }
+
+    /// The setups that a teardown names.
+    fn setup_names(&mut self, keys: &[Entry]) -> Vec<Name> {
+        let Some(entry) = keys.iter().find(|key| key.key == "teardown") else {
             return Vec::new();
         };
+        match &entry.value.tree {
+            Tree::Map(entries) => match entries.iter().find(|key| key.key == "setups") {
+                Some(setups) => self.within("teardown", |reader| reader.names_in(setups)),
+                None => Vec::new(),
+            },
+            _ => self.names_in(entry),
+        }
+    }
+
+    fn names_in(&mut self, entry: &Entry) -> Vec<Name> {
         let one = |node: &Node, spot: Spot| match &node.tree {
             Tree::Scalar(scalar) if !scalar.value.is_null() => Some(Name {
                 name: scalar.text.clone(),
@@ -248,7 +272,7 @@ impl Reader<'_> {
             }),
             _ => None,
         };
-        self.within("depends_on", |reader| match &entry.value.tree {
+        self.within(&entry.key, |reader| match &entry.value.tree {
             Tree::Seq(items) => {
                 let name = |(i, item): (usize, &Node)| {
                     one(
@@ -343,6 +367,12 @@ impl Reader<'_> {
         if draft.own.iter().any(|key| key == "expand") {
             self.error_at(&draft.spot, "`expand` on a data task is not built yet");
         }
+        for key in ["setup", "teardown"] {
+            if draft.own.iter().any(|own| own == key) {
+                let message = format!("`{key}` on a data task is not built yet");
+                self.error_at(&draft.spot, message);
+            }
+        }
         self.check_data(&draft);
         let id = draft.id.clone();
         let phase = |phase: DataPhase, name: &str, depends_on: Vec<Name>| {
@@ -367,6 +397,7 @@ impl Reader<'_> {
                 value,
                 own: draft.own.clone(),
                 depends_on,
+                setups: Vec::new(),
                 texts: draft.texts.clone(),
             }
         };
@@ -451,8 +482,24 @@ impl Draft {
             value: Map::new(),
             own: Vec::new(),
             depends_on: Vec::new(),
+            setups: Vec::new(),
             texts: Vec::new(),
         }
+    }
+
+    pub(super) fn is_teardown(&self) -> bool {
+        self.value.contains_key("teardown")
+    }
+
+    pub(super) fn is_setup(&self) -> bool {
+        self.value.get("setup") == Some(&Value::Bool(true))
+    }
+
+    /// Whether a scheduler decides it: a branch or its like.
+    pub(super) fn is_decider(&self) -> bool {
+        ["branch", "short_circuit", "latest_only"]
+            .iter()
+            .any(|kind| self.value.contains_key(*kind))
     }
 
     pub(super) fn is_mapped(&self) -> bool {

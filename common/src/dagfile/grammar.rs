@@ -3,6 +3,7 @@
 
 mod dag;
 mod data;
+mod flow;
 mod http;
 mod later;
 mod shell;

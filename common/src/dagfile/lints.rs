@@ -125,7 +125,7 @@ fn check_task(reader: &mut Reader<'_>, dag: &Map<String, Value>, draft: &Draft, 
     }
     let rule = value("trigger_rule").and_then(Value::as_str);
     match rule {
-        Some("all_done_setup_success") => {
+        Some("all_done_setup_success") if !draft.is_teardown() => {
             warn(
                 reader,
                 "trigger_rule",

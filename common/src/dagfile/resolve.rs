@@ -1,7 +1,7 @@
 //! Names become task ids, dependencies edges, and the tasks stand in order.
 
 use super::{
-    draft::{Drafts, Name},
+    draft::{Draft, Drafts, Name},
     reader::Reader,
 };
 use crate::graph::{find_cycle, topological_order};
@@ -108,12 +108,28 @@ impl Drafts {
         targets
     }
 
+    /// What a task waits for: what it depends on and, of a teardown, its setups, which may stand there as well.
+    fn upstream_names(&self, task: &Draft) -> Vec<Name> {
+        let named = |name: &Name| self.lookup(&task.scope, &name.name);
+        let mut names = task.depends_on.clone();
+        for setup in &task.setups {
+            if !task
+                .depends_on
+                .iter()
+                .any(|name| named(name) == named(setup))
+            {
+                names.push(setup.clone());
+            }
+        }
+        names
+    }
+
     /// Resolves every name; what is wrong is noted.
     pub(super) fn resolve(&self, reader: &mut Reader<'_>) -> Resolved {
         let own: Vec<Vec<Target<'_>>> = self
             .tasks
             .iter()
-            .map(|task| self.targets(reader, &task.scope, &task.id, &task.depends_on))
+            .map(|task| self.targets(reader, &task.scope, &task.id, &self.upstream_names(task)))
             .collect();
         let groups: Vec<(&str, &str, Vec<Target<'_>>)> = self
             .groups
@@ -145,14 +161,20 @@ impl Drafts {
             }
             targets
         };
-        // To wait for a group is to wait for its members that no other member waits for.
+        // To wait for a group is to wait for its members that no other member waits for. Nobody waits for teardowns in this
+        // way: what they clean up after is all that matters, and a setup is not what a group is there for.
+        let has_teardown = |setup: usize| {
+            let waits = |own: &[Target<'_>]| own.contains(&Target::Task(setup));
+            let mut tasks = self.tasks.iter().zip(&own);
+            tasks.any(|(task, own)| task.is_teardown() && waits(own))
+        };
         let leaves = |id: &str| -> Vec<usize> {
             let within = |other: &str| Self::contains(id, other);
             let of_tasks = self
                 .tasks
                 .iter()
                 .zip(&own)
-                .filter(|(task, _)| within(&task.id))
+                .filter(|(task, _)| within(&task.id) && !task.is_teardown())
                 .map(|(_, targets)| targets);
             let of_groups = groups
                 .iter()
@@ -171,8 +193,8 @@ impl Drafts {
                 .tasks
                 .iter()
                 .enumerate()
-                .filter(|(_, task)| within(&task.id));
-            members
+                .filter(|(_, task)| within(&task.id) && !task.is_teardown());
+            let ends: Vec<usize> = members
                 .filter(|(i, task)| {
                     !waited_for.contains(&Target::Task(*i))
                         && !waited_groups
@@ -180,7 +202,10 @@ impl Drafts {
                             .any(|group| Self::contains(group, &task.id))
                 })
                 .map(|(i, _)| i)
-                .collect()
+                .collect();
+            let is_end = |i: &usize| !(self.tasks[*i].is_setup() && has_teardown(*i));
+            let work: Vec<usize> = ends.iter().copied().filter(is_end).collect();
+            if work.is_empty() { ends } else { work }
         };
         let group_leaves: std::collections::HashMap<&str, Vec<usize>> =
             groups.iter().map(|(id, ..)| (*id, leaves(id))).collect();

@@ -163,6 +163,16 @@ fn check_reference(
         let hint = "a queue's template sees `params` and `map` only.".to_owned();
         return undefined(root.to_owned(), "", &mut std::iter::empty(), Some(hint));
     }
+    let decides = |key: &String| matches!(key.as_str(), "branch" | "short_circuit");
+    if text.pointer.first().is_some_and(decides) && matches!(root, "var" | "conn") {
+        let hint = "a scheduler decides this, and it knows no variables or connections: let an upstream return the value, or use a parameter.";
+        return undefined(
+            root.to_owned(),
+            "",
+            &mut std::iter::empty(),
+            Some(hint.to_owned()),
+        );
+    }
     match root {
         "params" => {
             if let Some(name) = first.filter(|name| !is_method && !scope.params.contains_key(*name))

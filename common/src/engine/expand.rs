@@ -115,7 +115,7 @@ pub fn expand(
     node: TiPk,
     values: Result<Vec<Map<String, Value>>, String>,
 ) -> Option<()> {
-    ws.to_expand.retain(|pk| *pk != node);
+    ws.to_render.retain(|pk| *pk != node);
     let now = ws.now;
     let values = match values {
         Ok(values) if values.is_empty() => {

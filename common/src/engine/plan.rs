@@ -5,7 +5,25 @@ use crate::{
     ids::{TaskIdx, VersionPk},
     spec::{DagSpec, TaskSpec},
     template::{Refs, running_references, scheduling_references},
+    trigger_rule::{Counters, TriggerRule},
 };
+
+/// The tasks that decide their run's outcome. As in Airflow: of a DAG of nothing but teardowns, its leaves.
+fn deciding(spec: &DagSpec, graph: &Graph) -> Vec<bool> {
+    let counts = |idx: TaskIdx| {
+        let teardown = spec.task(idx).and_then(|task| task.teardown.as_ref());
+        teardown.is_none_or(|teardown| teardown.on_failure_fail_dagrun)
+    };
+    let decides =
+        |idx: TaskIdx| counts(idx) && !graph.downstream(idx).iter().any(|down| counts(*down));
+    let mut deciding: Vec<bool> = (0..).take(spec.tasks.len()).map(decides).collect();
+    if !deciding.contains(&true) {
+        for leaf in graph.leaves() {
+            deciding[*leaf as usize] = true;
+        }
+    }
+    deciding
+}
 
 /// A version's specification with what is derived from it once: its graph and what its templates refer to.
 #[derive(Debug)]
@@ -30,10 +48,7 @@ impl Plan {
             ..task.clone()
         };
         let to_send = spec.tasks.iter().map(without_lists).collect();
-        let mut leaf = vec![false; spec.tasks.len()];
-        for &idx in graph.leaves() {
-            leaf[idx as usize] = true;
-        }
+        let leaf = deciding(&spec, &graph);
         Self {
             version,
             spec,
@@ -68,13 +83,73 @@ impl Plan {
             .and_then(|i| self.expand_refs.get(i))
     }
 
-    /// Whether no task depends on it: leaves decide a run's outcome.
+    /// Whether its failure fails the run: no task depends on it, teardowns aside; and it is no teardown itself, unless it has
+    /// `on_failure_fail_dagrun`.
     pub fn is_leaf(&self, idx: TaskIdx) -> bool {
         usize::try_from(idx)
             .ok()
             .and_then(|i| self.leaf.get(i))
             .copied()
             .unwrap_or(false)
+    }
+
+    /// The counters of a task none of whose upstreams has ended.
+    pub fn fresh_counters(&self, idx: TaskIdx) -> Counters {
+        let direct = self.graph.upstream(idx);
+        let indirect = self.graph.indirect_upstream(idx);
+        let mut counters = Counters {
+            total: direct.len() as i32,
+            ..Counters::default()
+        };
+        match self.task(idx) {
+            Some(task) if task.teardown.is_some() => counters.total += indirect.len() as i32,
+            _ => counters.setups = indirect.len() as i32,
+        }
+        if self.counts_setups(idx) {
+            let is_setup = |up: &&TaskIdx| self.task(**up).is_some_and(|task| task.setup);
+            counters.setups = direct.iter().filter(is_setup).count() as i32;
+        }
+        counters
+    }
+
+    /// Whether a task's rule looks at which of its direct upstreams are setups.
+    pub fn counts_setups(&self, idx: TaskIdx) -> bool {
+        self.task(idx)
+            .is_some_and(|task| task.trigger_rule == TriggerRule::AllDoneSetupSuccess)
+    }
+
+    /// Whether these counters skip the task because a setup was skipped that it needs.
+    pub fn needs_skipped_setup(&self, idx: TaskIdx, counters: &Counters) -> bool {
+        counters.setup_skipped > 0 && !self.counts_setups(idx)
+    }
+
+    /// The direct downstreams of a task that a name stands for: a task's id, or a group's, whole or as it is called from the
+    /// group of `by` or one around that.
+    pub fn downstreams_named(&self, idx: TaskIdx, by: &str, name: &str) -> Vec<TaskIdx> {
+        let downstream = self.graph.downstream(idx).iter().copied();
+        let downstream: Vec<(TaskIdx, &str)> = downstream
+            .filter_map(|down| Some((down, self.task(down)?.task_id.as_str())))
+            .collect();
+        let named = |full: &str| -> Vec<TaskIdx> {
+            let is_it = |id: &str| {
+                id.strip_prefix(full)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            downstream
+                .iter()
+                .filter(|(_, id)| is_it(id))
+                .map(|(down, _)| *down)
+                .collect()
+        };
+        let mut scope = by;
+        while let Some((outer, _)) = scope.rsplit_once('.') {
+            let found = named(&format!("{outer}.{name}"));
+            if !found.is_empty() {
+                return found;
+            }
+            scope = outer;
+        }
+        named(name)
     }
 
     /// Tasks whose XComs `refs` of the task at `idx` may pull.

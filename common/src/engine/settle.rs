@@ -1,6 +1,6 @@
 //! Tells downstreams of endings until nothing moves any more.
 
-use super::WorkingSet;
+use super::{WorkingSet, flow::skip_decided, working_set::Ended};
 use crate::{
     fault,
     ids::{RunPk, TaskIdx, TiPk},
@@ -14,60 +14,76 @@ use crate::{
 /// Nodes that have to be loaded before the set can settle.
 pub type Missing = Vec<(RunPk, TaskIdx)>;
 
-/// Counts every ending into its direct downstreams and decides their trigger rules; a node that ends without running
-/// (`skipped`, `upstream_failed`, `empty`) is an ending itself. Answers the nodes that are missing: load and call again. With
-/// nothing missing, runs without unfinished instances have ended.
+/// Tells downstreams of endings and decides their trigger rules; a node that ends without running (`skipped`,
+/// `upstream_failed`, `empty`) is an ending itself. Answers the nodes that are missing: load and call again. With nothing
+/// missing there may be nodes to render ([`WorkingSet::to_render`]): render them and call again. With neither, nothing moves
+/// any more, and runs without unfinished instances have ended.
+///
+/// It goes in waves, as passes of Airflow's scheduler do: all endings that are known are counted before any rule is decided,
+/// and what ends by that is the next wave. So with one upstream failed and another skipped in the same wave, the failure
+/// decides, in whichever order they stand.
 pub fn settle(ws: &mut WorkingSet) -> Missing {
-    let missing = missing_nodes(ws);
-    if !missing.is_empty() {
-        return missing;
-    }
-    while let Some((run, task_idx, by)) = ws.widened.pop_front() {
-        for node in downstream_nodes(ws, run, task_idx) {
-            if !is_undecided(ws, node) {
-                continue;
-            }
-            if let Some(row) = ws.ti_mut(node) {
-                row.counters.total += by;
-            }
+    loop {
+        let missing = missing_nodes(ws);
+        if !missing.is_empty() {
+            return missing;
         }
-    }
-    while let Some(ended) = ws.endings.front().copied() {
-        // A node that ended in here brings downstreams that may not be loaded. All that are missing by now are asked for
-        // at once, and only then: looking through every waiting ending for each one would cost their square.
-        if !is_loaded(ws, ended.run, ended.task_idx) {
-            return missing_nodes(ws);
+        widen(ws);
+        if !ws.skips.is_empty() {
+            // Skipped tasks end in this wave; whom they tell may have to be loaded first.
+            skip_decided(ws);
+            continue;
         }
-        ws.endings.pop_front();
-        for node in downstream_nodes(ws, ended.run, ended.task_idx) {
-            count(ws, node, ended.state);
+        if ws.endings.is_empty() {
+            break;
+        }
+        let mut told: Vec<TiPk> = Vec::new();
+        for ended in std::mem::take(&mut ws.endings) {
+            tell(ws, ended, &mut told);
+        }
+        told.sort_unstable();
+        told.dedup();
+        for node in told {
+            evaluate(ws, node);
+        }
+        if !ws.to_render.is_empty() {
+            return Vec::new();
         }
     }
     end_runs(ws);
     Vec::new()
 }
 
-fn is_loaded(ws: &WorkingSet, run: RunPk, task_idx: TaskIdx) -> bool {
-    ws.plan_of(run).is_none_or(|plan| {
-        plan.graph
-            .downstream(task_idx)
-            .iter()
-            .all(|d| ws.has_node(run, *d))
-    })
+/// Raises the totals of the downstreams of tasks that were expanded.
+fn widen(ws: &mut WorkingSet) {
+    while let Some((run, task_idx, by)) = ws.widened.pop_front() {
+        for (node, edge) in listening(ws, run, task_idx) {
+            if !is_undecided(ws, node) {
+                continue;
+            }
+            let Some(row) = ws.ti_mut(node) else { continue };
+            match edge {
+                Edge::Upstream { is_setup } => {
+                    row.counters.total += by;
+                    row.counters.setups += if is_setup { by } else { 0 };
+                }
+                Edge::NeededSetup => row.counters.setups += by,
+            }
+        }
+    }
 }
 
 fn missing_nodes(ws: &WorkingSet) -> Missing {
     let ended = ws.endings.iter().map(|e| (e.run, e.task_idx));
     let widened = ws.widened.iter().map(|(run, idx, _)| (*run, *idx));
-    let mut missing: Missing = ended
-        .chain(widened)
-        .flat_map(|(run, idx)| {
-            ws.plan_of(run)
-                .map(|plan| plan.graph.downstream(idx))
-                .unwrap_or_default()
-                .iter()
-                .map(move |d| (run, *d))
-        })
+    let listeners = ended.chain(widened).flat_map(|(run, idx)| {
+        let plan = ws.plan_of(run).into_iter();
+        plan.flat_map(move |plan| plan.graph.listeners(idx))
+            .map(move |d| (run, d))
+    });
+    let skipped = ws.skips.iter().map(|skip| (skip.run, skip.task_idx));
+    let mut missing: Missing = listeners
+        .chain(skipped)
         .filter(|(run, d)| ws.node(*run, *d).is_none())
         .collect();
     missing.sort_unstable();
@@ -75,12 +91,37 @@ fn missing_nodes(ws: &WorkingSet) -> Missing {
     missing
 }
 
-fn downstream_nodes(ws: &WorkingSet, run: RunPk, task_idx: TaskIdx) -> Vec<TiPk> {
-    ws.plan_of(run)
-        .map(|plan| plan.graph.downstream(task_idx))
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|d| ws.node(run, *d))
+/// As what an ending is counted.
+#[derive(Debug, Clone, Copy)]
+enum Edge {
+    /// An upstream that the rule looks at, or a task within a teardown's scope.
+    Upstream { is_setup: bool },
+    /// A setup that the task needs without depending on it.
+    NeededSetup,
+}
+
+/// The nodes that hear of a task's endings.
+fn listening(ws: &WorkingSet, run: RunPk, task_idx: TaskIdx) -> Vec<(TiPk, Edge)> {
+    let Some(plan) = ws.plan_of(run) else {
+        return Vec::new();
+    };
+    let is_setup = plan.task(task_idx).is_some_and(|task| task.setup);
+    let direct = plan.graph.downstream(task_idx).iter().map(|down| {
+        let is_setup = is_setup && plan.counts_setups(*down);
+        (*down, Edge::Upstream { is_setup })
+    });
+    let indirect = plan.graph.indirect_downstream(task_idx).iter().map(|down| {
+        let is_teardown = plan.task(*down).is_some_and(|task| task.teardown.is_some());
+        let edge = if is_teardown {
+            Edge::Upstream { is_setup: false }
+        } else {
+            Edge::NeededSetup
+        };
+        (*down, edge)
+    });
+    direct
+        .chain(indirect)
+        .filter_map(|(down, edge)| Some((ws.node(run, down)?, edge)))
         .collect()
 }
 
@@ -90,21 +131,26 @@ fn is_undecided(ws: &WorkingSet, node: TiPk) -> bool {
         .is_some_and(|row| row.state == TaskState::None && row.expanded_len.is_none())
 }
 
-fn count(ws: &mut WorkingSet, node: TiPk, ending: TaskState) {
-    ws.edges_counted += 1;
-    if !is_undecided(ws, node) {
-        return;
+/// Counts an ending into all that hear of it, and notes whom it may decide.
+fn tell(ws: &mut WorkingSet, ended: Ended, told: &mut Vec<TiPk>) {
+    for (node, edge) in listening(ws, ended.run, ended.task_idx) {
+        ws.edges_counted += 1;
+        if !is_undecided(ws, node) {
+            continue;
+        }
+        let Some(row) = ws.ti_mut(node) else { continue };
+        match edge {
+            Edge::Upstream { is_setup } => row.counters.count(ended.state, is_setup),
+            Edge::NeededSetup => row.counters.count_needed_setup(ended.state),
+        }
+        told.push(node);
     }
-    if let Some(row) = ws.ti_mut(node) {
-        row.counters.count(ending, false);
-    }
-    evaluate(ws, node);
 }
 
 /// Decides a node's trigger rule and acts on the verdict.
 pub(super) fn evaluate(ws: &mut WorkingSet, node: TiPk) -> Option<()> {
     let row = ws.ti(node)?;
-    if row.state != TaskState::None || row.expanded_len.is_some() || ws.to_expand.contains(&node) {
+    if row.state != TaskState::None || row.expanded_len.is_some() || ws.to_render.contains(&node) {
         return None;
     }
     let plan = ws.plan_of(row.run)?.clone();
@@ -122,10 +168,18 @@ pub(super) fn evaluate(ws: &mut WorkingSet, node: TiPk) -> Option<()> {
             ws.change(node, |row| transition::schedule(row, now))?;
             return ws.became_ready(node);
         }
+        Verdict::UpstreamFailed if row.counters.setup_failed > 0 => (
+            TaskState::UpstreamFailed,
+            Some("a setup failed that it needs".to_owned()),
+        ),
+        Verdict::Skip if plan.needs_skipped_setup(row.task_idx, &row.counters) => (
+            TaskState::Skipped,
+            Some("a setup was skipped that it needs".to_owned()),
+        ),
         Verdict::Skip => ends(TaskState::Skipped, "it can no longer hold"),
         Verdict::UpstreamFailed => ends(TaskState::UpstreamFailed, "an upstream failed"),
-        Verdict::Run if task.expand.is_some() => {
-            ws.to_expand.push(node);
+        Verdict::Run if task.expand.is_some() || task.kind.decider().is_some() => {
+            ws.to_render.push(node);
             return Some(());
         }
         Verdict::Run if matches!(task.kind, TaskKind::Empty(_)) => (TaskState::Success, None),

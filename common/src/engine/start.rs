@@ -8,7 +8,6 @@ use crate::{
     spec::TaskSpec,
     state::{RunState, TaskState},
     template::{Renderer, TemplateContext, is_template},
-    trigger_rule::Counters,
 };
 use serde_json::{Map, Value};
 
@@ -71,10 +70,7 @@ fn new_node(plan: &Plan, run: &RunRow, idx: TaskIdx, task: &TaskSpec) -> TiRow {
         pool_slots: task.pool_slots as i32,
         priority_weight: plan.graph.priority(idx),
         occupies: false,
-        counters: Counters {
-            total: plan.graph.upstream(idx).len() as i32,
-            ..Counters::default()
-        },
+        counters: plan.fresh_counters(idx),
         expanded_len: None,
         map_values: None,
         scheduled_at: None,

@@ -1,9 +1,11 @@
 //! The engine against an in-memory store that does what the real ones do: load, decide, write under guards.
 
 mod cases;
+mod flow;
 mod harness;
 mod limits;
 mod mapping;
+mod setups;
 mod simulation;
 mod stops;
 mod work;

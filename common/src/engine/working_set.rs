@@ -43,6 +43,14 @@ pub(super) struct Ended {
     pub state: TaskState,
 }
 
+/// A task that a decider skips.
+#[derive(Debug, Clone)]
+pub(super) struct Skip {
+    pub run: RunPk,
+    pub task_idx: TaskIdx,
+    pub reason: String,
+}
+
 /// The rows loaded by a transaction, changed in memory until it writes them.
 #[derive(Debug)]
 pub struct WorkingSet {
@@ -54,8 +62,10 @@ pub struct WorkingSet {
     pub(super) endings: VecDeque<Ended>,
     /// Downstream totals to raise: (run, mapped task, by how much).
     pub(super) widened: VecDeque<(RunPk, TaskIdx, i32)>,
-    /// Nodes of mapped tasks that may run and wait for their list.
-    pub to_expand: Vec<TiPk>,
+    /// Tasks to skip, whatever their own rules say.
+    pub(super) skips: VecDeque<Skip>,
+    /// Nodes that may run and wait for what a scheduler renders: lists of mapped tasks, and what deciders decide by.
+    pub to_render: Vec<TiPk>,
     /// Rows of expanded instances to insert; their `pk` means nothing yet.
     pub inserts: Vec<TiRow>,
     pub attempts: Vec<AttemptRow>,
@@ -82,7 +92,8 @@ impl WorkingSet {
             nodes: HashMap::new(),
             endings: VecDeque::new(),
             widened: VecDeque::new(),
-            to_expand: Vec::new(),
+            skips: VecDeque::new(),
+            to_render: Vec::new(),
             inserts: Vec::new(),
             attempts: Vec::new(),
             xcoms: Vec::new(),

@@ -3,7 +3,7 @@
 use super::{TemplateError, bounds, env, env::environment};
 use crate::{
     row::RETURN_VALUE,
-    spec::{DataPhase, ExpandSource, HttpBody, TaskKind, TaskSpec},
+    spec::{DataPhase, Decider, ExpandSource, HttpBody, TaskKind, TaskSpec},
 };
 use minijinja::machinery::parse;
 use serde_json::Value;
@@ -62,13 +62,18 @@ pub fn task_references(task: &TaskSpec) -> Refs {
     refs
 }
 
-/// What the scheduler's own templates of a task refer to: its queue, and the lists that it is mapped over.
+/// What the scheduler's own templates of a task refer to: its queue, the lists that it is mapped over, and what it decides by.
 pub fn scheduling_references(task: &TaskSpec) -> Refs {
     let mut refs = references(&task.queue);
     for source in task.expand.iter().flat_map(|expand| expand.values()) {
         if let ExpandSource::Template(text) = source {
             refs.merge(references(text));
         }
+    }
+    match task.kind.decider() {
+        Some(Decider::Branch(branch)) => refs.merge(references(&branch.choose)),
+        Some(Decider::ShortCircuit(circuit)) => refs.merge(references(&circuit.condition)),
+        Some(Decider::LatestOnly) | None => {}
     }
     refs
 }
@@ -128,7 +133,11 @@ pub fn running_references(task: &TaskSpec) -> Refs {
                 }
             }
         }
-        TaskKind::Empty(_) | TaskKind::Noop(_) => {}
+        TaskKind::Empty(_)
+        | TaskKind::Noop(_)
+        | TaskKind::Branch(_)
+        | TaskKind::ShortCircuit(_)
+        | TaskKind::LatestOnly(_) => {}
     }
     refs
 }

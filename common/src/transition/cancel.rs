@@ -11,10 +11,10 @@ pub const CANCEL: Transition = Transition {
         TaskState::Queued,
     ],
     to: &[TaskState::Skipped],
-    when: "its run was stopped before it started (a queued one: once no worker can claim it any more)",
+    when: "its run was stopped before it started (a queued one: once no worker can claim it any more), or a branch or its like skips it before it started, or between two tries",
 };
 
-/// Ends a row that has no live attempt, because its run is stopped.
+/// Ends a row that has no live attempt, because its run is stopped or a decision above skips it.
 pub fn cancel(row: &mut TiRow, reason: String, now: DateTime<Utc>) -> Result<(), Refused> {
     CANCEL.check(row)?;
     row.state = TaskState::Skipped;

@@ -11,7 +11,7 @@ pub const RESOLVE: Transition = Transition {
         TaskState::UpstreamFailed,
         TaskState::Failed,
     ],
-    when: "it ends without a worker: an `empty` task runs, its trigger rule can no longer hold, its list is empty or is no list",
+    when: "it ends without a worker: an `empty` task runs, a branch or its like decides, or skips it; its trigger rule can no longer hold, its list is empty or is no list",
 };
 
 /// Ends a row that never needs a worker.

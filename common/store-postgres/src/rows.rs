@@ -222,6 +222,7 @@ impl FromPg for TiRow {
                 setups: get(row, "up_setups")?,
                 setup_success: get(row, "up_setup_success")?,
                 setup_skipped: get(row, "up_setup_skipped")?,
+                setup_failed: 0,
             },
             expanded_len: get(row, "expanded_len")?,
             map_values: get::<Option<Json<_>>>(row, "map_values")?.map(|json| json.0),

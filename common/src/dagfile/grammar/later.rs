@@ -13,13 +13,6 @@ macro_rules! tables {
 }
 
 tables! {
-    BRANCH "a branch" [
-        key("choose", Ty::Template, "Id or list of ids of direct downstreams to run; the others are skipped.").required(),
-    ]
-    SHORT_CIRCUIT "a short circuit" [
-        key("condition", Ty::Template, "Unless it is true, what is downstream is skipped.").required(),
-        key("ignore_downstream_trigger_rules", Ty::Bool, "Skip everything downstream, or only the direct ones.").default("true"),
-    ]
     SENSOR "a sensor" [
         key("time", Ty::Template, "Waits until this time."),
         key("delta", Ty::Span, "Waits until so long after the data interval's end."),
@@ -70,10 +63,6 @@ tables! {
         key("output", Ty::Enum(&["rows", "count", "none"]), "The return value.").default("none"),
         key("max_rows", COUNT, "Rows kept at most.").default("1000"),
         key("check", Ty::Expression(&["rows", "count"]), "Has to be true."),
-    ]
-    TEARDOWN "a teardown" [
-        key("setups", Ty::OneOrMany(&Ty::Name), "The setups that it cleans up after."),
-        key("on_failure_fail_dagrun", Ty::Bool, "Whether its failure fails the run.").default("false"),
     ]
     RETRY_RULE "a retry rule" [
         key("exit_code", Ty::OneOrMany(&Ty::Int { min: 0, max: 255 }), "shell: codes that it is about."),

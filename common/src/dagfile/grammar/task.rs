@@ -1,6 +1,6 @@
 //! Tasks: the keys that all have, and one key that says what the task does.
 
-use super::{COUNT, Key, POSITIVE, Table, Ty, data, http, key, later, shell};
+use super::{COUNT, Key, POSITIVE, Table, Ty, data, flow, http, key, later, shell};
 use crate::trigger_rule::TriggerRule;
 
 pub(crate) static TASK: Table = Table {
@@ -35,7 +35,7 @@ static NOTHING: Table = Table {
 
 /// Those that have a section of their own in the docs.
 #[cfg(test)]
-pub(crate) static TABLES: [&Table; 12] = [
+pub(crate) static TABLES: [&Table; 15] = [
     &super::DAG,
     &TASK,
     &GROUP,
@@ -48,6 +48,9 @@ pub(crate) static TABLES: [&Table; 12] = [
     &data::PARTITIONS,
     &data::RESOURCES,
     &data::SINK,
+    &flow::BRANCH,
+    &flow::SHORT_CIRCUIT,
+    &flow::TEARDOWN,
 ];
 
 const TRIGGER_RULES: [&str; 13] = {
@@ -108,26 +111,23 @@ static KEYS: &[Key] = &[
     .not_yet(),
     key(
         "branch",
-        Ty::Short("choose", &later::BRANCH),
+        Ty::Short("choose", &flow::BRANCH),
         "Chooses which of its downstreams run.",
     )
-    .kind()
-    .not_yet(),
+    .kind(),
     key(
         "short_circuit",
-        Ty::Short("condition", &later::SHORT_CIRCUIT),
+        Ty::Short("condition", &flow::SHORT_CIRCUIT),
         "Skips what is downstream unless a condition holds.",
     )
-    .kind()
-    .not_yet(),
+    .kind(),
     key(
         "latest_only",
         Ty::Object(&NOTHING),
-        "Skips what is downstream in all runs but the latest scheduled one.",
+        "Skips what is downstream in all runs but manual ones and the latest scheduled one.",
     )
     .nullable()
-    .kind()
-    .not_yet(),
+    .kind(),
     key(
         "sensor",
         Ty::Object(&later::SENSOR),
@@ -300,14 +300,13 @@ static KEYS: &[Key] = &[
         Ty::Bool,
         "Prepares something for what is downstream of it.",
     )
-    .default("false")
-    .not_yet(),
+    .default("false"),
     key(
         "teardown",
-        Ty::Object(&later::TEARDOWN),
+        Ty::Short("setups", &flow::TEARDOWN),
         "Cleans up after setups, whatever happened in between.",
     )
-    .not_yet(),
+    .nullable(),
     key("inlets", Ty::OneOrMany(&Ty::Text), "Assets that it reads.").not_yet(),
     key(
         "outlets",

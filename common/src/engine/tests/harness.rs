@@ -3,8 +3,8 @@
 
 use crate::{
     engine::{
-        Command, ComposeError, Plan, WorkingSet, compose, dispatch, dispatch_limits, expand,
-        expansion_values, settle, start_run,
+        Command, ComposeError, Plan, WorkingSet, compose, decide_again, dispatch, dispatch_limits,
+        render, settle, start_run,
     },
     ids::{RunPk, TaskIdx, TiPk, UNMAPPED, VersionPk},
     limit::{LimitKey, LimitRow},
@@ -81,7 +81,8 @@ pub(super) struct World {
 pub(super) fn task(id: &str, upstreams: &[&str], more: Value) -> Value {
     let mut task = json!({"task_id": id, "depends_on": upstreams});
     if let (Value::Object(task), Value::Object(more)) = (&mut task, more) {
-        if !more.contains_key("empty") {
+        let kinds = ["empty", "branch", "short_circuit", "latest_only"];
+        if !kinds.iter().any(|kind| more.contains_key(*kind)) {
             task.insert("noop".into(), json!({}));
         }
         task.extend(more);
@@ -389,15 +390,14 @@ impl World {
                 }
                 continue;
             }
-            if ws.to_expand.is_empty() {
+            if ws.to_render.is_empty() {
                 return;
             }
             self.keep_xcoms(ws);
-            for node in std::mem::take(&mut ws.to_expand) {
+            for node in std::mem::take(&mut ws.to_render) {
                 let run = ws.ti(node).unwrap().run;
                 let xcoms = self.xcoms.get(&run).cloned().unwrap_or_default();
-                let values = expansion_values(ws, node, Arc::new(xcoms));
-                expand(ws, node, values);
+                render(ws, node, Arc::new(xcoms));
             }
         }
     }
@@ -537,6 +537,36 @@ impl World {
         let row = self.find(task_id, map_index).clone();
         assert!(row.state.is_dispatched(), "{task_id} is {}", row.state);
         self.apply(&[finished(&row, ending)])
+    }
+
+    /// What an unmapped task left under a key.
+    pub(super) fn xcom(&self, task_id: &str, key: &str) -> Option<Value> {
+        let of_run = self.xcoms.get(&RUN)?;
+        of_run.pull(task_id, key, Some(UNMAPPED)).unwrap()
+    }
+
+    /// Puts an ended task back to `none`, as a clear does.
+    pub(super) fn put_back(&mut self, task_id: &str) {
+        let pk = self.ti(task_id).pk;
+        let row = self.tis.get_mut(&pk).unwrap();
+        if row.state == TaskState::Scheduled {
+            self.runs.get_mut(&RUN).unwrap().ready_tasks -= 1;
+        }
+        if row.state.is_finished() {
+            self.runs.get_mut(&RUN).unwrap().unfinished_tasks += 1;
+        }
+        (row.state, row.ended_at, row.reason) = (TaskState::None, None, None);
+    }
+
+    /// Decides it anew, by its upstreams' earlier decisions and its rule.
+    pub(super) fn decide_again(&mut self, task_id: &str, decisions: &[Value]) {
+        let row = self.ti(task_id).clone();
+        let mut ws = self.working_set([row.run]);
+        ws.add_ti(row.clone());
+        decide_again(&mut ws, row.pk, decisions);
+        self.recount = false;
+        self.finish(ws, &[]);
+        self.recount = true;
     }
 
     pub(super) fn begin(&mut self, task_id: &str) -> Outcome {

@@ -133,6 +133,7 @@ fn read_counters(c: [i32; 9]) -> Counters {
         setups,
         setup_success,
         setup_skipped,
+        setup_failed: 0,
     }
 }
 

@@ -49,6 +49,7 @@ fn full(idx: i32) -> TiRow {
             setups: 7,
             setup_success: 8,
             setup_skipped: 9,
+            setup_failed: 0,
         },
         expanded_len: Some(12),
         map_values: json!({ "z": [1], "a": null }).as_object().cloned(),

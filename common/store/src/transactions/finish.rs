@@ -118,7 +118,7 @@ fn out_dispatch(row: &TiRow) -> OutDispatch {
     }
 }
 
-/// Settles, expanding mapped tasks on the way.
+/// Settles, expanding mapped tasks and deciding branches on the way.
 async fn settle<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
     loop {
         let missing = engine::settle(ws);
@@ -134,13 +134,12 @@ async fn settle<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
             }
             continue;
         }
-        if ws.to_expand.is_empty() {
+        if ws.to_render.is_empty() {
             return Ok(());
         }
-        for node in std::mem::take(&mut ws.to_expand) {
+        for node in std::mem::take(&mut ws.to_render) {
             let xcoms = pulled_values(tx, ws, node).await?;
-            let values = engine::expansion_values(ws, node, Arc::new(xcoms));
-            engine::expand(ws, node, values);
+            engine::render(ws, node, Arc::new(xcoms));
         }
     }
 }
@@ -332,7 +331,7 @@ async fn sealed<T: Tx>(tx: &mut T, ws: &WorkingSet, ti: TiPk) -> StoreResult<Sea
     }
 }
 
-/// What a node's lists pull, by (task id, key).
+/// What a node's lists, or what it decides by, pull: by (task id, key).
 async fn pulled_values<T: Tx>(tx: &mut T, ws: &mut WorkingSet, node: TiPk) -> StoreResult<Pulled> {
     let mut pulled = Pulled::default();
     let Some((run, task_idx)) = ws.ti(node).map(|row| (row.run, row.task_idx)) else {

@@ -1,10 +1,12 @@
 //! The roles that the binary plays: each is a process of its own, or all of them are one (`standalone`).
 
+mod apart;
 mod api;
 mod connect;
 mod dags;
 mod health;
 mod healthcheck;
+mod memory;
 mod migrate;
 mod scheduler;
 mod secret;
@@ -43,6 +45,9 @@ pub(crate) enum Role {
 
 impl Role {
     pub(crate) async fn run(self) -> RoleResult {
+        if !matches!(self, Self::Migrate(_) | Self::Healthcheck(_)) {
+            memory::give_back();
+        }
         match self {
             Self::Standalone(args) => standalone::run(args).await,
             Self::Scheduler(args) => scheduler::run(args).await,

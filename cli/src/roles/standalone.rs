@@ -1,6 +1,8 @@
 //! `gristmill standalone`: every role in one process, on SQLite and in-process parts.
 
-use super::{RoleResult, connect, dags, hostname, secret, signals, worker::data_engine};
+use super::{
+    RoleResult, apart::apart, connect, dags, hostname, secret, signals, worker::data_engine,
+};
 use clap::Args;
 use gristmill_api::ApiParts;
 use gristmill_broker::{Broker, InProcess, InProcessConfig};
@@ -124,11 +126,14 @@ pub(super) async fn run(args: StandaloneArgs) -> RoleResult {
     let rest = tokio_util::sync::CancellationToken::new();
     let _end_of_rest = rest.clone().drop_guard();
     let scheduling = tokio::spawn(gristmill_scheduler::run(scheduler, rest.clone()));
-    let serving = tokio::spawn(gristmill_api::serve(
-        listener,
-        gristmill_api::router(api),
-        rest.clone(),
-    ));
+    // Requests are answered while a burst of tasks keeps everything else busy.
+    let serving = {
+        let (listener, stop) = (listener.into_std()?, rest.clone());
+        apart("api", move || async move {
+            let listener = TcpListener::from_std(listener)?;
+            gristmill_api::serve(listener, gristmill_api::router(api), stop).await
+        })
+    };
     let guardian = move || GuardianConfig {
         hold_fd: tasks_lock.try_clone().ok().map(OwnedFd::from),
         ..GuardianConfig::default()
@@ -144,7 +149,7 @@ pub(super) async fn run(args: StandaloneArgs) -> RoleResult {
             ended?;
             return Err("the scheduler ended".into());
         }
-        ended = serving => ended??,
+        ended = serving => ended?,
     }
     Ok(())
 }

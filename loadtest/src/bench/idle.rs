@@ -8,7 +8,7 @@ use crate::{
 use std::time::Duration;
 
 /// What earlier work leaves behind (log uploads, acknowledgements) is done by then.
-const REST: Duration = Duration::from_secs(3);
+const REST: Duration = Duration::from_secs(15);
 
 impl Bench<'_> {
     pub(super) async fn idle(&self, results: &mut Results, report: bool) -> IdleRates {

@@ -18,7 +18,7 @@ pub(crate) use api::ApiArgs;
 pub(crate) use healthcheck::HealthcheckArgs;
 pub(crate) use migrate::MigrateArgs;
 pub(crate) use scheduler::SchedulerArgs;
-pub(crate) use standalone::StandaloneArgs;
+pub(crate) use standalone::{AT, StandaloneArgs};
 pub(crate) use worker::WorkerArgs;
 
 use clap::Subcommand;

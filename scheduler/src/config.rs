@@ -21,6 +21,8 @@ pub struct SchedulerConfig {
     pub reconcile_every: Duration,
     /// Ended runs are deleted after this; `None` keeps them.
     pub retention: Option<Duration>,
+    /// Whether runs are made by schedule.
+    pub schedules: bool,
 }
 
 impl Default for SchedulerConfig {
@@ -34,6 +36,7 @@ impl Default for SchedulerConfig {
             outbox_age: Duration::from_secs(5),
             reconcile_every: Duration::from_secs(1),
             retention: Some(Duration::from_secs(90 * 86_400)),
+            schedules: true,
         }
     }
 }

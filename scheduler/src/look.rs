@@ -3,7 +3,7 @@
 //! within a second, and a scheduler without work costs the database next to nothing.
 
 use crate::{SchedulerHandle, relay};
-use gristmill_store::ToDo;
+use gristmill_store::{StoreResult, ToDo};
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -11,7 +11,7 @@ pub(crate) async fn run(handle: Arc<SchedulerHandle>) {
     loop {
         // Those that no transaction has taken along.
         relay::delete_published(&handle).await;
-        match handle.store.to_do(handle.config.outbox_age).await {
+        match handle.look().await {
             Ok(to_do) => {
                 handle.to_do.send_replace(to_do);
             }
@@ -23,6 +23,13 @@ pub(crate) async fn run(handle: Arc<SchedulerHandle>) {
 }
 
 impl SchedulerHandle {
+    /// What there is to do for this scheduler.
+    pub(crate) async fn look(&self) -> StoreResult<ToDo> {
+        let mut to_do = self.store.to_do(self.config.outbox_age).await?;
+        to_do.due_dags &= self.config.schedules;
+        Ok(to_do)
+    }
+
     /// Until the bell rings (`true`), or a look from now on finds what `wanted` names (`false`).
     pub(crate) async fn wait_for(&self, bell: &Notify, wanted: fn(&ToDo) -> bool) -> bool {
         tokio::select! {

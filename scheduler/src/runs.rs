@@ -12,7 +12,7 @@ pub(crate) async fn run(handle: Arc<SchedulerHandle>) {
         let seen = handle.store.run_changes();
         // Woken, there is most likely a run to start, and somebody waits for it: whatever else there is can wait for a look.
         start(&handle).await;
-        while let Ok(to_do) = handle.store.to_do(handle.config.outbox_age).await {
+        while let Ok(to_do) = handle.look().await {
             if !attend(&handle, to_do).await {
                 break;
             }

@@ -1,5 +1,7 @@
 //! `gristmill dags`.
 
+mod test;
+
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
@@ -32,6 +34,8 @@ pub(crate) enum Dags {
         #[command(flatten)]
         output: Output,
     },
+    // Described by its struct, at length.
+    Test(test::Test),
     // Described by its struct, at length.
     Deploy(Deploy),
     /// Delete a DAG with its versions and runs; refused while runs have not ended
@@ -183,6 +187,7 @@ impl Dags {
                 Ok(Outcome::Done)
             }
             Self::Validate { path, output } => validate(context.console, &path, output),
+            Self::Test(test) => test.run(context).await,
             Self::Deploy(deploy) => deploy.run(context).await,
             Self::Delete { dag_id } => {
                 let client = context.client().await?;

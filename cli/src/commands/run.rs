@@ -35,13 +35,8 @@ pub(crate) struct Run {
     /// The DAG
     dag_id: String,
 
-    /// A parameter; its text is typed by the DAG's schema of it
-    #[arg(short, long = "param", value_name = "KEY=VALUE", value_parser = parse_param)]
-    params: Vec<(String, String)>,
-
-    /// Parameters and configuration as a JSON object; -p adds to it
-    #[arg(long, value_name = "JSON", value_parser = parse_conf)]
-    conf: Option<Object>,
+    #[command(flatten)]
+    input: Input,
 
     /// Name of the run; if there is one of this name, the command is rejected
     #[arg(long, value_name = "ID")]
@@ -69,6 +64,29 @@ pub(crate) struct Run {
 
     #[command(flatten)]
     output: Output,
+}
+
+/// What a run is given.
+#[derive(Debug, Args)]
+pub(super) struct Input {
+    /// A parameter; its text is typed by the DAG's schema of it
+    #[arg(short, long = "param", value_name = "KEY=VALUE", value_parser = parse_param)]
+    params: Vec<(String, String)>,
+
+    /// Parameters and configuration as a JSON object; -p adds to it
+    #[arg(long, value_name = "JSON", value_parser = parse_conf)]
+    conf: Option<Object>,
+}
+
+impl Input {
+    /// The run's conf, for a DAG of these details.
+    pub(super) fn conf(&self, details: &Value) -> Map<String, Value> {
+        let mut conf = self.conf.clone().map_or_else(Map::new, |conf| conf.0);
+        for (name, text) in &self.params {
+            conf.insert(name.clone(), typed(&details["params"][name], text));
+        }
+        conf
+    }
 }
 
 /// A JSON object.
@@ -124,13 +142,9 @@ impl Run {
                 self.dag_id
             )));
         }
-        let mut conf = self.conf.clone().map_or_else(Map::new, |conf| conf.0);
-        for (name, text) in &self.params {
-            conf.insert(name.clone(), typed(&details["params"][name], text));
-        }
         Ok(NewRun {
             dag_run_id: self.run_id.clone(),
-            conf,
+            conf: self.input.conf(&details),
         })
     }
 }

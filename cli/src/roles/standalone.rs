@@ -46,7 +46,13 @@ pub(crate) struct StandaloneArgs {
     /// After SIGTERM: how long running tasks may go on before they are interrupted and requeued
     #[arg(long, env = "GRISTMILL_DRAIN_TIMEOUT", default_value = "10s")]
     drain_timeout: gristmill_common::span::Span,
+    /// Make no runs by schedule; what is triggered runs
+    #[arg(long)]
+    no_schedules: bool,
 }
+
+/// What the line begins with that tells the address, the first one on standard output.
+pub(crate) const AT: &str = "Gristmill is at ";
 
 pub(super) async fn run(args: StandaloneArgs) -> RoleResult {
     let stop = signals::listen()?;
@@ -80,7 +86,10 @@ pub(super) async fn run(args: StandaloneArgs) -> RoleResult {
     if adopted > 0 {
         tracing::warn!(dispatches = adopted, "taking up what the last process left");
     }
-    let config = SchedulerConfig::default();
+    let config = SchedulerConfig {
+        schedules: !args.no_schedules,
+        ..SchedulerConfig::default()
+    };
     let scheduler = gristmill_scheduler::Parts {
         store: store.clone(),
         broker: broker.clone(),
@@ -201,7 +210,7 @@ async fn introduce(store: &dyn Store, home: &Path, address: SocketAddr) -> RoleR
             gristmill_store::StoreError::Exists { .. } => Ok(()),
             other => Err(other),
         })?;
-    println!("Gristmill is at http://{address}  (API: /docs, health: /health)");
+    println!("{AT}http://{address}  (API: /docs, health: /health)");
     if let Some(password) = generated {
         println!(
             "Sign in as admin with password {password} (shown once; set GRISTMILL_ADMIN_PASSWORD to choose it)."

@@ -13,6 +13,7 @@ mod flow;
 mod plan;
 mod settle;
 mod start;
+mod wait;
 mod working_set;
 
 pub use command::Command;
@@ -23,6 +24,7 @@ pub use flow::{DECISION_KEY, decide_again, decision_skips, render};
 pub use plan::Plan;
 pub use settle::{Missing, settle};
 pub use start::start_run;
+pub use wait::{RenderedTrigger, Waiting, returned};
 pub use working_set::{Change, WorkingSet};
 
 #[cfg(test)]

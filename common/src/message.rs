@@ -216,6 +216,8 @@ pub enum Ending {
     FailedForGood,
     /// Killed because its run or itself was cancelled.
     Cancelled,
+    /// A sensor's look found nothing yet: the try goes on with the next one.
+    NotYet,
 }
 
 /// An XCom that an attempt produced.

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
 
+/// Longest conf of a run, in bytes of JSON: it travels in the message of each of the run's tasks.
+pub const MAX_CONF: usize = 32 * 1024;
+
 /// One way in which given parameters break their schemas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParamViolation {

@@ -56,6 +56,8 @@ pub enum RunType {
     Manual,
     Scheduled,
     Backfill,
+    /// A `trigger_dag` task of another run.
+    OperatorTriggered,
 }
 
 impl RunType {
@@ -64,6 +66,7 @@ impl RunType {
             Self::Manual => "manual",
             Self::Scheduled => "scheduled",
             Self::Backfill => "backfill",
+            Self::OperatorTriggered => "operator_triggered",
         }
     }
 }
@@ -78,10 +81,15 @@ impl FromStr for RunType {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Manual, Self::Scheduled, Self::Backfill]
-            .into_iter()
-            .find(|t| t.as_str() == text)
-            .ok_or_else(|| format!("{text:?} is not a run type"))
+        [
+            Self::Manual,
+            Self::Scheduled,
+            Self::Backfill,
+            Self::OperatorTriggered,
+        ]
+        .into_iter()
+        .find(|t| t.as_str() == text)
+        .ok_or_else(|| format!("{text:?} is not a run type"))
     }
 }
 
@@ -128,8 +136,12 @@ pub struct TiRow {
     pub claim_by: Option<DateTime<Utc>>,
     pub started_at: Option<DateTime<Utc>>,
     pub ended_at: Option<DateTime<Utc>>,
-    /// `up_for_retry`: when the next try is due.
+    /// `up_for_retry`: when the next try is due. An instance that waits: when it is looked at next, unless something else
+    /// wakes it before.
     pub next_at: Option<DateTime<Utc>>,
+    /// What a waiting instance remembers from look to look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Wait>,
     /// Incarnation of the worker that started the current attempt.
     pub worker: Option<String>,
     pub hostname: Option<String>,
@@ -139,7 +151,35 @@ pub struct TiRow {
     pub reason: Option<String>,
 }
 
+/// What an instance remembers that waits without a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Wait {
+    /// The first look: what a sensor's timeout counts from, over tries and workers.
+    pub since: DateTime<Utc>,
+    /// Looks that found nothing yet.
+    #[serde(default)]
+    pub looks: u32,
+    /// The current try goes on with the next look.
+    #[serde(default)]
+    pub open: bool,
+    /// The run that it has triggered and waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunPk>,
+}
+
 impl TiRow {
+    /// Whether the next dispatch belongs to the try that is under way: a sensor's further poke.
+    pub fn try_goes_on(&self) -> bool {
+        self.wait.as_ref().is_some_and(|wait| wait.open)
+    }
+
+    /// The try is over, however it ended: the next dispatch is another.
+    pub(crate) fn close_try(&mut self) {
+        if let Some(wait) = &mut self.wait {
+            wait.open = false;
+        }
+    }
+
     pub fn dispatch(&self) -> Dispatch {
         Dispatch {
             ti: self.pk,

@@ -14,6 +14,7 @@ mod data;
 mod flow;
 mod http;
 mod shell;
+mod wait;
 
 pub use data::{
     DataFormat, DataPartitions, DataPhase, DataResources, DataSink, DataSource, DataTask, SinkMode,
@@ -22,6 +23,10 @@ pub use data::{
 pub use flow::{BranchTask, Decider, ShortCircuitTask, Teardown};
 pub use http::{HttpBody, HttpExpect, HttpTask};
 pub use shell::{OutputMode, ResourceLimits, ShellTask};
+pub use wait::{
+    ApprovalTask, OnReject, OtherDag, POKE_QUEUE_SUFFIX, REJECT, SensorOn, SensorTask, SqlQuery,
+    TriggerDagTask,
+};
 
 /// One version of a DAG.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -200,6 +205,12 @@ pub enum TaskKind {
     ShortCircuit(ShortCircuitTask),
     /// Skips what is downstream in all runs but manual ones and the latest scheduled one.
     LatestOnly(Nothing),
+    /// Waits until something is so.
+    Sensor(Box<SensorTask>),
+    /// Triggers a run of another DAG, without a worker.
+    TriggerDag(Box<TriggerDagTask>),
+    /// Waits for a person's answer, without a worker.
+    Approval(Box<ApprovalTask>),
 }
 
 /// The object form of a kind without settings: `{}`.
@@ -219,12 +230,29 @@ impl TaskKind {
             Self::Branch(_) => "branch",
             Self::ShortCircuit(_) => "short_circuit",
             Self::LatestOnly(_) => "latest_only",
+            Self::Sensor(_) => "sensor",
+            Self::TriggerDag(_) => "trigger_dag",
+            Self::Approval(_) => "approval",
         }
     }
 
     /// Whether a worker has to run it.
     pub fn needs_worker(&self) -> bool {
-        !matches!(self, Self::Empty(_)) && self.decider().is_none()
+        !matches!(self, Self::Empty(_)) && self.decider().is_none() && !self.is_deferred()
+    }
+
+    /// Whether it waits in the database alone: the scheduler looks at it, starts and ends it.
+    pub fn is_deferred(&self) -> bool {
+        match self {
+            Self::Sensor(sensor) => !sensor.pokes(),
+            Self::TriggerDag(_) | Self::Approval(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether its dispatches are pokes: short looks inside a worker, between which it holds nothing.
+    pub fn pokes(&self) -> bool {
+        matches!(self, Self::Sensor(sensor) if sensor.pokes())
     }
 }
 

@@ -11,10 +11,14 @@ use crate::{
 
 mod await_retry;
 mod cancel;
+mod defer;
 mod dispatch;
 mod fail;
+mod look;
 mod lose;
+mod poke;
 mod requeue;
+mod reschedule;
 mod resolve;
 mod retry;
 mod schedule;
@@ -24,10 +28,14 @@ mod succeed;
 
 pub use await_retry::{AWAIT_RETRY, await_retry};
 pub use cancel::{CANCEL, cancel};
+pub use defer::{DEFER, defer};
 pub use dispatch::{DISPATCH, DispatchTerms, dispatch};
 pub use fail::{FAIL, fail};
+pub use look::{LOOK, look};
 pub use lose::{LOSE, lose};
+pub use poke::{POKE, poke};
 pub use requeue::{REQUEUE, requeue};
+pub use reschedule::{RESCHEDULE, reschedule};
 pub use resolve::{RESOLVE, resolve};
 pub use retry::{RETRY, retry};
 pub use schedule::{SCHEDULE, schedule};
@@ -45,9 +53,11 @@ pub struct Transition {
 }
 
 /// Every transition, in the order of a task instance's life.
-pub const ALL: [Transition; 12] = [
+pub const ALL: [Transition; 16] = [
     SCHEDULE,
     RESOLVE,
+    DEFER,
+    LOOK,
     DISPATCH,
     START,
     SUCCEED,
@@ -55,6 +65,8 @@ pub const ALL: [Transition; 12] = [
     FAIL,
     AWAIT_RETRY,
     RETRY,
+    RESCHEDULE,
+    POKE,
     REQUEUE,
     LOSE,
     CANCEL,
@@ -85,6 +97,8 @@ impl Transition {
 
 /// States of a dispatch that may still report its start or its ending: `finished` may overtake `started`.
 const OUT: &[TaskState] = &[Queued, Running];
+/// States that a try may end from: of a dispatch, or of a wait that the scheduler ends itself.
+const ENDING: &[TaskState] = &[Queued, Running, Deferred, AwaitingInput];
 
 /// The lifecycle page's diagram, in Mermaid.
 pub fn diagram() -> String {

@@ -49,7 +49,9 @@ CREATE TABLE dag_runs (
     run_id              TEXT NOT NULL,
     version             INTEGER NOT NULL REFERENCES dag_versions (pk),
     state               TEXT NOT NULL CHECK (state IN ('queued', 'running', 'success', 'failed')),
-    run_type            TEXT NOT NULL CHECK (run_type IN ('manual', 'scheduled', 'backfill')),
+    run_type            TEXT NOT NULL CHECK (run_type IN (
+                            'manual', 'scheduled', 'backfill', 'operator_triggered', 'asset_triggered',
+                            'asset_materialization')),
     triggered_by        TEXT NOT NULL,
     logical_date        INTEGER,
     data_interval_start INTEGER,
@@ -105,7 +107,7 @@ CREATE TABLE task_instances (
     epoch           INTEGER NOT NULL,
     queue           TEXT NOT NULL,
     pool            TEXT NOT NULL,
-    pool_slots      INTEGER NOT NULL CHECK (pool_slots > 0),
+    pool_slots      INTEGER NOT NULL CHECK (pool_slots >= 0),
     priority_weight INTEGER NOT NULL,
     occupies        INTEGER NOT NULL CHECK (occupies IN (0, 1)),
     -- JSON array: total, success, failed, upstream_failed, skipped, removed, setups, setup_success, setup_skipped.

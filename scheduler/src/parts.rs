@@ -52,6 +52,8 @@ pub struct SchedulerHandle {
     pub(crate) suspects: std::sync::Mutex<std::collections::BTreeSet<String>>,
     /// A retry was set that may be due before the next look.
     pub(crate) wake_retries: Notify,
+    /// Instances wait to be looked at, or for a run that has ended.
+    pub(crate) wake_waits: Notify,
     /// Rows to publish now.
     pub(crate) to_publish: mpsc::UnboundedSender<Vec<OutboxRow>>,
     pub(crate) publish_queue: std::sync::Mutex<Option<mpsc::UnboundedReceiver<Vec<OutboxRow>>>>,
@@ -82,6 +84,7 @@ impl SchedulerHandle {
             wake_unclaimed: Notify::new(),
             suspects: std::sync::Mutex::default(),
             wake_retries: Notify::new(),
+            wake_waits: Notify::new(),
             to_publish,
             publish_queue: std::sync::Mutex::new(Some(publish_queue)),
             epoch: watch::Sender::new(crate::epoch::Seen::default()),

@@ -9,6 +9,7 @@ mod restart;
 mod retention;
 mod retries;
 mod unclaimed;
+mod waits;
 
 pub use restart::adopt_dead_host;
 
@@ -24,4 +25,5 @@ pub(crate) fn spawn(handle: &Arc<SchedulerHandle>, loops: &mut JoinSet<()>) {
     loops.spawn(retention::run(handle.clone()));
     loops.spawn(retries::run(handle.clone()));
     loops.spawn(unclaimed::run(handle.clone()));
+    loops.spawn(waits::run(handle.clone()));
 }

@@ -11,6 +11,8 @@ pub struct WorkerConfig {
     pub queues: Vec<String>,
     /// Task instances at one time.
     pub concurrency: u32,
+    /// Pokes of sensors at one time: short requests and look-ups in the worker itself, beside its tasks.
+    pub pokes: u32,
     /// Length of the lease; schedulers must use the same.
     pub lease: Duration,
     /// After SIGTERM: how long running tasks may go on before they are interrupted and requeued.
@@ -34,6 +36,7 @@ impl Default for WorkerConfig {
             hostname: String::new(),
             queues: vec![gristmill_common::spec::DEFAULT_QUEUE.to_owned()],
             concurrency: 16,
+            pokes: 128,
             lease: gristmill_common::message::LEASE,
             drain_timeout: Duration::from_secs(300),
             work_dir: std::env::temp_dir().join("gristmill-worker"),

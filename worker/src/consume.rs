@@ -1,6 +1,9 @@
 //! Takes dispatches from one queue: claims them, and acknowledges at once.
 
-use crate::{run, worker::Incarnation};
+use crate::{
+    run,
+    worker::{Incarnation, Lane},
+};
 use gristmill_broker::{Consumer, ConsumerEvent, Delivery, Source};
 use gristmill_common::{
     ids::{Dispatch, Fence, RunPk, TiPk},
@@ -8,7 +11,7 @@ use gristmill_common::{
 };
 use gristmill_presence::{Claim, ClaimRequest};
 use std::{sync::Arc, time::Duration};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long deliveries are kept while every slot is taken, before they are given back to the broker.
 const HOLD: Duration = Duration::from_millis(100);
@@ -49,7 +52,8 @@ struct Readable {
 
 /// Consumes a queue until the incarnation stops taking work.
 pub(crate) async fn consume(worker: Arc<Incarnation>, queue: String) {
-    let prefetch = u16::try_from(worker.config.concurrency)
+    let lane = Lane::of(&queue);
+    let prefetch = u16::try_from(worker.places(lane))
         .unwrap_or(u16::MAX)
         .max(1);
     let mut consumer = match worker
@@ -92,7 +96,7 @@ pub(crate) async fn consume(worker: Arc<Incarnation>, queue: String) {
                 None => break,
             }
         }
-        take(&worker, &mut *consumer, deliveries, prefetch).await;
+        take(&worker, &mut *consumer, deliveries, prefetch, lane).await;
     }
     consumer.close().await;
 }
@@ -102,7 +106,9 @@ async fn take(
     consumer: &mut dyn Consumer,
     deliveries: Vec<Delivery>,
     prefetch: u16,
+    lane: Lane,
 ) {
+    let slots = worker.slots_of(lane);
     let mut readable: Vec<Readable> = Vec::with_capacity(deliveries.len());
     for delivery in deliveries {
         match read(&delivery) {
@@ -128,21 +134,21 @@ async fn take(
         }
     }
     while !readable.is_empty() {
-        let Some(permits) = permits(worker, readable.len()).await else {
+        let Some(permits) = permits(worker, slots, readable.len()).await else {
             // Every slot is taken, and stays so: others may have these.
             let tags: Vec<_> = readable.iter().map(|r| r.delivery.tag).collect();
             consumer.give_back(&tags);
             consumer.pause().await;
             tokio::select! {
                 () = worker.stop_taking.cancelled() => return,
-                slot = worker.slots.clone().acquire_owned() => drop(slot),
+                slot = slots.clone().acquire_owned() => drop(slot),
             }
             consumer.resume(prefetch).await;
             return;
         };
         let rest = readable.split_off(permits.len().min(readable.len()));
         let now = std::mem::replace(&mut readable, rest);
-        if !claim(worker, consumer, now, permits).await {
+        if !claim(worker, consumer, now, permits, lane).await {
             let tags: Vec<_> = readable.iter().map(|r| r.delivery.tag).collect();
             consumer.give_back(&tags);
             return;
@@ -151,15 +157,19 @@ async fn take(
 }
 
 /// Free slots, up to `wanted`; `None` when none became free in a while.
-async fn permits(worker: &Incarnation, wanted: usize) -> Option<Vec<OwnedSemaphorePermit>> {
+async fn permits(
+    worker: &Incarnation,
+    slots: &Arc<Semaphore>,
+    wanted: usize,
+) -> Option<Vec<OwnedSemaphorePermit>> {
     let first = tokio::select! {
         biased;
         () = worker.stop_taking.cancelled() => return None,
-        first = tokio::time::timeout(HOLD, worker.slots.clone().acquire_owned()) => first.ok()?.ok()?,
+        first = tokio::time::timeout(HOLD, slots.clone().acquire_owned()) => first.ok()?.ok()?,
     };
     let mut permits = vec![first];
     while permits.len() < wanted {
-        match worker.slots.clone().try_acquire_owned() {
+        match slots.clone().try_acquire_owned() {
             Ok(permit) => permits.push(permit),
             Err(_) => break,
         }
@@ -173,6 +183,7 @@ async fn claim(
     consumer: &mut dyn Consumer,
     messages: Vec<Readable>,
     mut permits: Vec<OwnedSemaphorePermit>,
+    lane: Lane,
 ) -> bool {
     let requests: Vec<ClaimRequest> = messages
         .iter()
@@ -240,7 +251,7 @@ async fn claim(
     consumer.ack(&settled);
     for (message, wish) in taken {
         if let Some((wish, permit)) = wish.zip(permits.pop()) {
-            run::spawn(worker.clone(), message, wish, permit);
+            run::spawn(worker.clone(), message, wish, permit, lane);
         }
     }
     true

@@ -32,6 +32,8 @@ pub(crate) async fn prepare(
         open_secrets(worker, message).map_err(Outcome::failed_for_good)?;
     let bundle =
         match &message.bundle {
+            // A poke runs no command: it needs no folder to run it in.
+            Some(_) if message.task.kind.pokes() => None,
             None => None,
             Some(digest) => {
                 let digest: Digest = digest.parse().map_err(|_| {

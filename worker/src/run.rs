@@ -5,7 +5,7 @@ use crate::{
     held::Wish,
     log::{AttemptLog, LogSender},
     tasks,
-    worker::Incarnation,
+    worker::{Incarnation, Lane},
 };
 use chrono::{DateTime, Utc};
 use futures::FutureExt;
@@ -41,6 +41,15 @@ impl Outcome {
         Self {
             ending: Some(Ending::Failed),
             reason: Some(reason.into()),
+            ..Self::default()
+        }
+    }
+
+    /// A sensor's look that found nothing.
+    pub(crate) fn not_yet(reason: String) -> Self {
+        Self {
+            ending: Some(Ending::NotYet),
+            reason: Some(reason),
             ..Self::default()
         }
     }
@@ -121,6 +130,7 @@ pub(crate) fn spawn(
     message: WorkMessage,
     wish: watch::Receiver<Wish>,
     slot: OwnedSemaphorePermit,
+    lane: Lane,
 ) {
     let received = Utc::now();
     if does_nothing(&message.task.kind) {
@@ -129,6 +139,13 @@ pub(crate) fn spawn(
     }
     tokio::spawn(async move {
         let message = Arc::new(message);
+        // Places among the pokes are many: a task that somebody sends there takes its slot too.
+        let _second = match lane {
+            Lane::Pokes if !message.task.kind.pokes() => {
+                worker.slots.clone().acquire_owned().await.ok()
+            }
+            Lane::Pokes | Lane::Tasks => None,
+        };
         // What panics in here must not take the report with it.
         let work = AssertUnwindSafe(execute(&worker, message.clone(), wish)).catch_unwind();
         let Ok((outcome, started)) = work.await else {
@@ -214,7 +231,8 @@ async fn execute(
         }
     };
     match (&outcome.ending, &outcome.reason) {
-        (Some(Ending::Success), _) => {}
+        // A sensor may look a thousand times: what it did not find is told by its row, not by a log each.
+        (Some(Ending::Success | Ending::NotYet), _) => {}
         (Some(Ending::Skipped), reason) => {
             log.sender
                 .note(&format!(

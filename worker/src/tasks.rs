@@ -5,8 +5,12 @@ mod data;
 mod env;
 mod http;
 mod scratch;
+mod sensor;
 mod shell;
 mod xcom;
+
+pub(crate) use http::Clients;
+pub(crate) use sensor::Stores;
 
 use crate::run::{Execution, Outcome};
 use gristmill_common::spec::TaskKind;
@@ -18,6 +22,7 @@ pub(crate) async fn run(execution: &Execution) -> Outcome {
         TaskKind::Shell(task) => shell::run(execution, task).await,
         TaskKind::Http(task) => Box::pin(http::run(execution, task)).await,
         TaskKind::Data(task) => Box::pin(data::run(execution, task)).await,
+        TaskKind::Sensor(sensor) => Box::pin(sensor::run(execution, sensor)).await,
         TaskKind::Noop(_) | TaskKind::Empty(_) => Outcome::success(Vec::new()),
         kind @ (TaskKind::Branch(_) | TaskKind::ShortCircuit(_) | TaskKind::LatestOnly(_)) => {
             Outcome::failed_for_good(format!(
@@ -25,5 +30,9 @@ pub(crate) async fn run(execution: &Execution) -> Outcome {
                 kind.name()
             ))
         }
+        TaskKind::TriggerDag(_) | TaskKind::Approval(_) => Outcome::failed_for_good(format!(
+            "a {} task waits in the scheduler: no worker should have got it",
+            execution.message.task.kind.name()
+        )),
     }
 }

@@ -8,9 +8,10 @@ use crate::{
     lease::{Lease, LeaseEnd},
     processes::Processes,
     report::Reporter,
+    tasks::{Clients, Stores},
 };
 use gristmill_broker::{Broker, ConsumerState};
-use gristmill_common::seal::SecretKey;
+use gristmill_common::{seal::SecretKey, spec::POKE_QUEUE_SUFFIX};
 use gristmill_guardian::GuardianConfig;
 use gristmill_objects::{
     ObjectStore,
@@ -64,6 +65,35 @@ impl WorkerHealth {
     }
 }
 
+/// What a dispatch takes a place of in its worker. Pokes are short work inside the worker: they neither wait for the slots
+/// of tasks nor take any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Tasks,
+    Pokes,
+}
+
+impl Lane {
+    pub(crate) fn of(queue: &str) -> Self {
+        match queue.ends_with(POKE_QUEUE_SUFFIX) {
+            true => Self::Pokes,
+            false => Self::Tasks,
+        }
+    }
+}
+
+/// The queues of a worker: beside each that it was given, the one of its sensors.
+fn with_sensors(queues: &[String]) -> Vec<String> {
+    let mut all = queues.to_vec();
+    for queue in queues {
+        let pokes = format!("{queue}{POKE_QUEUE_SUFFIX}");
+        if Lane::of(queue) == Lane::Tasks && !all.contains(&pokes) {
+            all.push(pokes);
+        }
+    }
+    all
+}
+
 /// One incarnation of a worker: what its tasks share.
 #[derive(Debug)]
 pub(crate) struct Incarnation {
@@ -73,8 +103,13 @@ pub(crate) struct Incarnation {
     pub(crate) processes: Processes,
     pub(crate) reporter: Reporter,
     pub(crate) slots: Arc<Semaphore>,
+    pokes: Arc<Semaphore>,
     pub(crate) bundles: BundleCache,
     http: reqwest::Client,
+    /// Of `http` tasks and sensors.
+    pub(crate) clients: Clients,
+    /// Of file sensors.
+    pub(crate) stores: Stores,
     /// No new work is taken any more.
     pub(crate) stop_taking: CancellationToken,
 }
@@ -100,6 +135,21 @@ impl Incarnation {
     /// For requests to the deployment's own API.
     pub(crate) fn http(&self) -> &reqwest::Client {
         &self.http
+    }
+
+    pub(crate) fn slots_of(&self, lane: Lane) -> &Arc<Semaphore> {
+        match lane {
+            Lane::Tasks => &self.slots,
+            Lane::Pokes => &self.pokes,
+        }
+    }
+
+    /// How many dispatches of a lane run at one time.
+    pub(crate) fn places(&self, lane: Lane) -> u32 {
+        match lane {
+            Lane::Tasks => self.config.concurrency,
+            Lane::Pokes => self.config.pokes,
+        }
     }
 
     fn status(&self) -> WorkerStatus {
@@ -164,7 +214,7 @@ async fn incarnate(
         name: parts.config.name.clone(),
         hostname: parts.config.hostname.clone(),
         pid: std::process::id(),
-        queues: parts.config.queues.clone(),
+        queues: with_sensors(&parts.config.queues),
         slots: parts.config.concurrency,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: chrono::Utc::now(),
@@ -192,6 +242,9 @@ async fn incarnate(
         processes: processes.clone(),
         reporter: reporter.clone(),
         slots: Arc::new(Semaphore::new(parts.config.concurrency as usize)),
+        pokes: Arc::new(Semaphore::new(parts.config.pokes as usize)),
+        clients: Clients::default(),
+        stores: Stores::default(),
         http: reqwest::Client::builder()
             .timeout(Duration::from_secs(30))
             .build()
@@ -203,7 +256,7 @@ async fn incarnate(
         stop_taking: CancellationToken::new(),
     });
     let mut consumers = JoinSet::new();
-    for queue in &parts.config.queues {
+    for queue in &worker.lease.info.queues {
         consumers.spawn(consume(worker.clone(), queue.clone()));
     }
     let live = async {

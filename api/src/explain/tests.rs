@@ -77,6 +77,7 @@ fn facts() -> Facts {
         started_at: None,
         ended_at: None,
         next_at: None,
+        wait: None,
         worker: None,
         hostname: None,
         pid: None,

@@ -16,15 +16,16 @@ use axum::{
 };
 use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 use gristmill_common::{
-    ids::valid_run_id, params::check_params, row::RunType, timetable::Timetable,
+    ids::valid_run_id,
+    params::{MAX_CONF, check_params},
+    row::RunType,
+    timetable::Timetable,
 };
 use gristmill_store::{DagRow, NewRun, StateCounts, StoreError, Trigger, Triggered, VersionRow};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-/// Longest conf: it travels in the message of each of the run's tasks.
-const MAX_CONF: usize = 32 * 1024;
 const MAX_NOTE: usize = 1000;
 const MAX_KEY: usize = 250;
 

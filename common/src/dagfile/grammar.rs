@@ -8,10 +8,12 @@ mod http;
 mod later;
 mod shell;
 mod task;
+mod wait;
 
 pub(crate) use dag::DAG;
 pub(crate) use later::ASSETS;
 pub(crate) use task::{GROUP, TASK};
+pub(crate) use wait::SENSOR_ON;
 #[cfg(test)]
 pub(crate) use {later::TABLES as LATER_TABLES, task::TABLES};
 

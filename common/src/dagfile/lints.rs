@@ -3,11 +3,12 @@
 use super::{
     diagnostic::Spot,
     draft::{Draft, Drafts},
+    grammar::SENSOR_ON,
     node::{Node, Tree},
     reader::Reader,
     resolve::Resolved,
 };
-use crate::{span::Span, template::is_template, timetable::parse_date};
+use crate::{span::Span, spec::REJECT, template::is_template, timetable::parse_date};
 use serde_json::{Map, Value};
 
 pub(super) fn check(
@@ -150,6 +151,7 @@ fn check_task(reader: &mut Reader<'_>, dag: &Map<String, Value>, draft: &Draft, 
         }
         _ => {}
     }
+    check_waits(reader, draft);
     if owns("env") && !owns("shell") {
         warn(
             reader,
@@ -185,6 +187,73 @@ fn check_task(reader: &mut Reader<'_>, dag: &Map<String, Value>, draft: &Draft, 
                     );
                 }
             }
+        }
+    }
+}
+
+/// What the tables cannot say of tasks that wait.
+fn check_waits(reader: &mut Reader<'_>, draft: &Draft) {
+    let of = |kind: &str| draft.value.get(kind).and_then(Value::as_object);
+    let spot = |kind: &str| below(&draft.spot, kind);
+    if let Some(sensor) = of("sensor") {
+        if !SENSOR_ON.iter().any(|key| sensor.contains_key(*key)) {
+            let diagnostic =
+                reader.error_at(&spot("sensor"), "the sensor does not say what it waits for");
+            diagnostic.expected = Some(format!("give it one of: {}.", SENSOR_ON.join(", ")));
+        }
+        let list = |value: &Value| value.is_array();
+        let parameters = sensor.get("sql").and_then(|sql| sql.get("parameters"));
+        if parameters.is_some_and(|parameters| !list(parameters)) {
+            reader.error_at(&spot("sensor"), "sql.parameters has to be a list");
+        }
+        for key in ["max_wait"] {
+            if sensor.contains_key(key) && sensor.get("exponential_backoff") != Some(&true.into()) {
+                let message = format!("{key} has no effect without exponential_backoff");
+                reader.warn_at(&spot("sensor"), message);
+            }
+        }
+        let span = |name: &str| sensor.get(name)?.as_str()?.parse::<Span>().ok();
+        if span("poke_interval").is_some_and(|every| every < Span::from_millis(100)) {
+            let message = "poke_interval is at least 100ms: a sensor looks, it does not spin";
+            reader.error_at(&spot("sensor"), message);
+        }
+    }
+    for key in ["conf", "params"] {
+        let given = of("trigger_dag").and_then(|trigger| trigger.get(key));
+        if given.is_some_and(|value| !value.is_object() && !value.is_string()) {
+            let message = format!("{key} has to be a mapping, or a template of one");
+            reader.error_at(&spot("trigger_dag"), message);
+        }
+    }
+    if let Some(approval) = of("approval") {
+        let options: Option<Vec<&str>> = approval
+            .get("options")
+            .and_then(Value::as_array)
+            .map(|options| options.iter().filter_map(Value::as_str).collect());
+        let options = options.unwrap_or_else(|| vec!["approve", REJECT]);
+        let mut distinct = options.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        if options.is_empty() || distinct.len() < options.len() {
+            let message = "options has to be a list of different answers, at least one";
+            reader.error_at(&spot("approval"), message);
+        }
+        if let Some(default) = approval.get("default").and_then(Value::as_str) {
+            if !options.contains(&default) {
+                let diagnostic = reader.error_at(
+                    &spot("approval"),
+                    format!("the default {default:?} is none of the options"),
+                );
+                *diagnostic = diagnostic.clone().suggest(default, options.iter().copied());
+            }
+            if approval.get("timeout").is_none_or(Value::is_null) {
+                let message = "default has no effect without a timeout";
+                reader.warn_at(&spot("approval"), message.to_owned());
+            }
+        }
+        if approval.contains_key("on_reject") && !options.contains(&REJECT) {
+            let message = format!("on_reject has no effect: {REJECT:?} is none of the options");
+            reader.warn_at(&spot("approval"), message);
         }
     }
 }

@@ -163,15 +163,15 @@ fn check_reference(
         let hint = "a queue's template sees `params` and `map` only.".to_owned();
         return undefined(root.to_owned(), "", &mut std::iter::empty(), Some(hint));
     }
-    let decides = |key: &String| matches!(key.as_str(), "branch" | "short_circuit");
-    if text.pointer.first().is_some_and(decides) && matches!(root, "var" | "conn") {
-        let hint = "a scheduler decides this, and it knows no variables or connections: let an upstream return the value, or use a parameter.";
-        return undefined(
-            root.to_owned(),
-            "",
-            &mut std::iter::empty(),
-            Some(hint.to_owned()),
-        );
+    // What the scheduler renders sees no secrets: only workers may open them.
+    let by_scheduler = match text.pointer.first().map(String::as_str) {
+        Some("branch" | "short_circuit" | "trigger_dag" | "approval") => true,
+        Some("sensor") => text.pointer.get(1).is_some_and(|key| key == "time"),
+        _ => false,
+    };
+    if by_scheduler && matches!(root, "var" | "conn") {
+        let hint = "a scheduler decides this, and it knows no variables or connections: let an upstream return the value, or use a parameter.".to_owned();
+        return undefined(root.to_owned(), "", &mut std::iter::empty(), Some(hint));
     }
     match root {
         "params" => {

@@ -67,12 +67,23 @@ impl WorkingSet {
 
     fn finished(&mut self, event: &Finished) -> Option<()> {
         let before = self.current(event.dispatch)?.clone();
+        match event.ending {
+            Ending::NotYet => self.not_yet(&before, event),
+            _ => self.try_ended(&before, event),
+        }
+    }
+
+    /// A try has ended: a worker's, or one that the scheduler ends without a worker.
+    pub(super) fn try_ended(&mut self, before: &TiRow, event: &Finished) -> Option<()> {
         let run = self.run(before.run)?;
         let stopped = run.stop_reason.clone();
         let date = run.logical_date.unwrap_or(run.run_after);
         let may_retry = before.try_number <= before.max_tries && stopped.is_none();
         match event.ending {
             Ending::Success => self.change(before.pk, |row| transition::succeed(row, event)),
+            Ending::Failed | Ending::FailedForGood if self.fails_softly(before) => {
+                self.change(before.pk, |row| transition::skip(row, event))
+            }
             Ending::Skipped => self.change(before.pk, |row| transition::skip(row, event)),
             Ending::Failed if may_retry => {
                 let plan = self.plan_of(before.run)?;
@@ -89,7 +100,7 @@ impl WorkingSet {
                     transition::await_retry(row, event, next_at)
                 })
             }
-            Ending::Failed | Ending::FailedForGood | Ending::Cancelled => {
+            Ending::Failed | Ending::FailedForGood | Ending::Cancelled | Ending::NotYet => {
                 self.change(before.pk, |row| transition::fail(row, event))
             }
         }?;
@@ -99,7 +110,8 @@ impl WorkingSet {
                 row.reason = reason;
             }
         }
-        if event.ending == Ending::Success {
+        // What answers a wait is kept whatever it leads to; of a worker's attempt only what succeeded.
+        if event.ending == Ending::Success || !before.state.is_dispatched() {
             self.xcoms.extend(event.xcoms.iter().map(|x| XcomRow {
                 run: before.run,
                 ti: before.pk,
@@ -110,8 +122,8 @@ impl WorkingSet {
                 value: x.value.clone(),
             }));
         }
-        self.left_queue(&before);
-        self.release(&before);
+        self.left_queue(before);
+        self.release(before);
         let state = self.ti(before.pk)?.state;
         self.attempt_ended(before.pk, state.as_str());
         if state.is_finished() {
@@ -179,12 +191,19 @@ impl WorkingSet {
         Some(())
     }
 
-    fn retry_due(&mut self, ti: TiPk) -> Option<()> {
+    pub(super) fn retry_due(&mut self, ti: TiPk) -> Option<()> {
         let now = self.now;
-        self.ti(ti)?.next_at.filter(|at| *at <= now)?;
+        let row = self.ti(ti)?;
+        row.next_at.filter(|at| *at <= now)?;
+        if row.state == TaskState::UpForReschedule {
+            self.change(ti, |row| transition::poke(row, now))?;
+            return self.became_ready(ti);
+        }
+        if self.is_deferred(ti) {
+            return self.defer(ti);
+        }
         self.change(ti, |row| transition::retry(row, now))?;
-        self.became_ready(ti);
-        Some(())
+        self.became_ready(ti)
     }
 
     fn stop_run(&mut self, run_pk: RunPk, cancelled: bool, reason: &str) -> Option<()> {
@@ -286,14 +305,14 @@ impl WorkingSet {
     }
 
     /// Gives the room in its queue back once a dispatch is no longer waiting there.
-    fn left_queue(&mut self, before: &TiRow) {
+    pub(super) fn left_queue(&mut self, before: &TiRow) {
         if before.state == TaskState::Queued {
             self.spend(LimitKey::queue(&before.queue), -1);
         }
     }
 
     /// Gives back the slots that a dispatch occupied.
-    fn release(&mut self, before: &TiRow) {
+    pub(super) fn release(&mut self, before: &TiRow) {
         if !before.occupies || fault::misbehaves("leak-slot") {
             return;
         }

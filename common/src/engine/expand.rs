@@ -142,13 +142,15 @@ pub fn expand(
     let ends_here = matches!(task.kind, TaskKind::Empty(_));
     let run_row = ws.run_mut(template.run)?;
     run_row.unfinished_tasks += more;
-    if !ends_here {
+    let waits = task.kind.is_deferred();
+    if !ends_here && !waits {
         run_row.ready_tasks += values.len() as i32;
     }
     if more > 0 {
         ws.widened
             .push_back((template.run, template.task_idx, more));
     }
+    ws.waits_begun |= waits;
     for (map_index, map) in (0..).zip(values) {
         let mut row = TiRow {
             map_index,
@@ -165,6 +167,8 @@ pub fn expand(
                 task_idx: row.task_idx,
                 state: row.state,
             });
+        } else if waits {
+            transition::defer(&mut row, now).ok()?;
         } else {
             transition::schedule(&mut row, now).ok()?;
         }

@@ -183,6 +183,7 @@ pub(super) fn evaluate(ws: &mut WorkingSet, node: TiPk) -> Option<()> {
             return Some(());
         }
         Verdict::Run if matches!(task.kind, TaskKind::Empty(_)) => (TaskState::Success, None),
+        Verdict::Run if task.kind.is_deferred() => return ws.defer(node),
         Verdict::Run => {
             ws.change(node, |row| transition::schedule(row, now))?;
             return ws.became_ready(node);

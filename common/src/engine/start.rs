@@ -5,7 +5,7 @@ use crate::{
     ids::{Fence, RunPk, TaskIdx, TiPk, UNMAPPED},
     limit::LimitKey,
     row::{RunRow, TiRow},
-    spec::TaskSpec,
+    spec::{DEFAULT_POOL, POKE_QUEUE_SUFFIX, TaskSpec},
     state::{RunState, TaskState},
     template::{Renderer, TemplateContext, is_template},
 };
@@ -67,7 +67,7 @@ fn new_node(plan: &Plan, run: &RunRow, idx: TaskIdx, task: &TaskSpec) -> TiRow {
         epoch: 0,
         queue: queue_of(plan, run, task, None),
         pool: task.pool.clone(),
-        pool_slots: task.pool_slots as i32,
+        pool_slots: pool_slots_of(task),
         priority_weight: plan.graph.priority(idx),
         occupies: false,
         counters: plan.fresh_counters(idx),
@@ -79,6 +79,7 @@ fn new_node(plan: &Plan, run: &RunRow, idx: TaskIdx, task: &TaskSpec) -> TiRow {
         started_at: None,
         ended_at: None,
         next_at: None,
+        wait: None,
         worker: None,
         hostname: None,
         pid: None,
@@ -95,13 +96,26 @@ pub(super) fn queue_of(
     task: &TaskSpec,
     map: Option<&Map<String, Value>>,
 ) -> String {
-    if !is_template(&task.queue) {
-        return task.queue.clone();
+    let mut queue = task.queue.clone();
+    if is_template(&queue) {
+        let context = run_template_context(plan, run, task, map);
+        if let Ok(text) = Renderer::new(context).render(&task.queue) {
+            queue = text.trim().to_owned();
+        }
     }
-    let context = run_template_context(plan, run, task, map);
-    Renderer::new(context)
-        .render(&task.queue)
-        .map_or_else(|_| task.queue.clone(), |text| text.trim().to_owned())
+    if task.kind.pokes() && !queue.ends_with(POKE_QUEUE_SUFFIX) {
+        queue.push_str(POKE_QUEUE_SUFFIX);
+    }
+    queue
+}
+
+/// The slots that a dispatch takes of its pool. Those of the default pool stand for processes: a poke takes none, so that
+/// however many sensors look at the same time, tasks have their slots. A pool that a sensor names it fills like any task.
+fn pool_slots_of(task: &TaskSpec) -> i32 {
+    if task.kind.pokes() && task.pool == DEFAULT_POOL {
+        return 0;
+    }
+    task.pool_slots as i32
 }
 
 /// What templates see that the scheduler itself renders.

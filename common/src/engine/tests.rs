@@ -8,4 +8,5 @@ mod mapping;
 mod setups;
 mod simulation;
 mod stops;
+mod waits;
 mod work;

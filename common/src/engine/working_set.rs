@@ -76,6 +76,8 @@ pub struct WorkingSet {
     pub to_cancel: Vec<TiPk>,
     /// Runs that ended.
     pub ended_runs: Vec<RunPk>,
+    /// Instances were deferred: the scheduler's first look at them is due.
+    pub waits_begun: bool,
     /// Commands that came too late: their dispatch is over.
     pub stale: usize,
     /// Endings counted into a downstream's counters: the work done, for the tests of its bound.
@@ -100,6 +102,7 @@ impl WorkingSet {
             spent: BTreeMap::new(),
             to_cancel: Vec::new(),
             ended_runs: Vec::new(),
+            waits_begun: false,
             stale: 0,
             edges_counted: 0,
         }

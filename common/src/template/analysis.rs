@@ -3,7 +3,7 @@
 use super::{TemplateError, bounds, env, env::environment};
 use crate::{
     row::RETURN_VALUE,
-    spec::{DataPhase, Decider, ExpandSource, HttpBody, TaskKind, TaskSpec},
+    spec::{DataPhase, Decider, ExpandSource, HttpBody, HttpTask, SensorOn, TaskKind, TaskSpec},
 };
 use minijinja::machinery::parse;
 use serde_json::Value;
@@ -62,7 +62,8 @@ pub fn task_references(task: &TaskSpec) -> Refs {
     refs
 }
 
-/// What the scheduler's own templates of a task refer to: its queue, the lists that it is mapped over, and what it decides by.
+/// What the scheduler's own templates of a task refer to: its queue, the lists that it is mapped over, what it decides by,
+/// and all of a task that waits without a worker.
 pub fn scheduling_references(task: &TaskSpec) -> Refs {
     let mut refs = references(&task.queue);
     for source in task.expand.iter().flat_map(|expand| expand.values()) {
@@ -74,6 +75,24 @@ pub fn scheduling_references(task: &TaskSpec) -> Refs {
         Some(Decider::Branch(branch)) => refs.merge(references(&branch.choose)),
         Some(Decider::ShortCircuit(circuit)) => refs.merge(references(&circuit.condition)),
         Some(Decider::LatestOnly) | None => {}
+    }
+    let mut add = |text: &str| refs.merge(references(text));
+    match &task.kind {
+        TaskKind::Sensor(sensor) => {
+            if let SensorOn::Time(time) = &sensor.on {
+                add(time);
+            }
+        }
+        TaskKind::TriggerDag(trigger) => {
+            add(&trigger.dag_id);
+            let texts = trigger.run_id.iter().chain(&trigger.logical_date);
+            texts.for_each(|text| add(text));
+            for value in trigger.conf.iter().chain(&trigger.params) {
+                each_string(value, &mut add);
+            }
+        }
+        TaskKind::Approval(approval) => approval.prompt.iter().for_each(|text| add(text)),
+        _ => {}
     }
     refs
 }
@@ -92,32 +111,7 @@ pub fn running_references(task: &TaskSpec) -> Refs {
                 .chain(shell.files.values())
                 .for_each(|text| add(text));
         }
-        TaskKind::Http(http) => {
-            [&http.method, &http.url]
-                .into_iter()
-                .for_each(|text| add(text));
-            http.query
-                .values()
-                .chain(http.headers.values())
-                .for_each(|text| add(text));
-            http.connection.iter().for_each(|text| add(text));
-            match &http.body {
-                Some(HttpBody::Json(value)) => each_string(value, &mut add),
-                Some(HttpBody::Form(form)) => form.values().for_each(|text| add(text)),
-                Some(HttpBody::Body(text)) => add(text),
-                None => {}
-            }
-            if let Some(connection) = http.connection.as_ref().filter(|id| !is_template(id)) {
-                refs.conns.insert(connection.clone());
-            }
-            if let Some(check) = &http.expect.check {
-                refs.merge(
-                    analyse_expression(check, &CHECK_NAMES)
-                        .map(|a| a.refs())
-                        .unwrap_or_default(),
-                );
-            }
-        }
+        TaskKind::Http(http) => refs.merge(http_references(http)),
         TaskKind::Data(data) => {
             data.sources.values().for_each(|source| add(&source.path));
             add(&data.map_sql);
@@ -133,11 +127,58 @@ pub fn running_references(task: &TaskSpec) -> Refs {
                 }
             }
         }
+        TaskKind::Sensor(sensor) => match &sensor.on {
+            SensorOn::File(path) => add(path),
+            SensorOn::Http(http) => refs.merge(http_references(http)),
+            SensorOn::Sql(sql) => {
+                add(&sql.connection);
+                add(&sql.query);
+                for value in &sql.parameters {
+                    each_string(value, &mut add);
+                }
+                if !is_template(&sql.connection) {
+                    refs.conns.insert(sql.connection.clone());
+                }
+            }
+            SensorOn::Time(_) | SensorOn::Delta(_) | SensorOn::Dag(_) => {}
+        },
         TaskKind::Empty(_)
         | TaskKind::Noop(_)
         | TaskKind::Branch(_)
         | TaskKind::ShortCircuit(_)
-        | TaskKind::LatestOnly(_) => {}
+        | TaskKind::LatestOnly(_)
+        | TaskKind::TriggerDag(_)
+        | TaskKind::Approval(_) => {}
+    }
+    refs
+}
+
+fn http_references(http: &HttpTask) -> Refs {
+    let mut refs = Refs::default();
+    let mut add = |text: &str| refs.merge(references(text));
+    [&http.method, &http.url]
+        .into_iter()
+        .for_each(|text| add(text));
+    http.query
+        .values()
+        .chain(http.headers.values())
+        .for_each(|text| add(text));
+    http.connection.iter().for_each(|text| add(text));
+    match &http.body {
+        Some(HttpBody::Json(value)) => each_string(value, &mut add),
+        Some(HttpBody::Form(form)) => form.values().for_each(|text| add(text)),
+        Some(HttpBody::Body(text)) => add(text),
+        None => {}
+    }
+    if let Some(connection) = http.connection.as_ref().filter(|id| !is_template(id)) {
+        refs.conns.insert(connection.clone());
+    }
+    if let Some(check) = &http.expect.check {
+        refs.merge(
+            analyse_expression(check, &CHECK_NAMES)
+                .map(|a| a.refs())
+                .unwrap_or_default(),
+        );
     }
     refs
 }

@@ -1,10 +1,10 @@
-use super::{OUT, Refused, Transition};
+use super::{ENDING, Refused, Transition};
 use crate::{message::Finished, row::TiRow, state::TaskState};
 use chrono::{DateTime, Utc};
 
 pub const AWAIT_RETRY: Transition = Transition {
     name: "await retry",
-    from: OUT,
+    from: ENDING,
     to: &[TaskState::UpForRetry],
     when: "its attempt failed and tries remain",
 };

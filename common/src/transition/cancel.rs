@@ -8,10 +8,13 @@ pub const CANCEL: Transition = Transition {
         TaskState::None,
         TaskState::Scheduled,
         TaskState::UpForRetry,
+        TaskState::UpForReschedule,
+        TaskState::Deferred,
+        TaskState::AwaitingInput,
         TaskState::Queued,
     ],
     to: &[TaskState::Skipped],
-    when: "its run was stopped before it started (a queued one: once no worker can claim it any more), or a branch or its like skips it before it started, or between two tries",
+    when: "its run was stopped before it started, or while it waited (a queued one: once no worker can claim it any more), or a branch or its like skips it before it started, or between two tries",
 };
 
 /// Ends a row that has no live attempt, because its run is stopped or a decision above skips it.

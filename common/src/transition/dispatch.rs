@@ -25,7 +25,9 @@ pub fn dispatch(row: &mut TiRow, terms: DispatchTerms) -> Result<(), Refused> {
     DISPATCH.check(row)?;
     row.state = TaskState::Queued;
     row.fence = Fence(row.fence.0 + 1);
-    row.try_number += 1;
+    if !row.try_goes_on() {
+        row.try_number += 1;
+    }
     row.attempt = Some(terms.attempt);
     row.epoch = terms.epoch;
     row.occupies = true;

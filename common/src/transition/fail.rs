@@ -1,9 +1,9 @@
-use super::{OUT, Refused, Transition};
+use super::{ENDING, Refused, Transition};
 use crate::{message::Finished, row::TiRow, state::TaskState};
 
 pub const FAIL: Transition = Transition {
     name: "fail",
-    from: OUT,
+    from: ENDING,
     to: &[TaskState::Failed],
     when: "its attempt failed with no try left, failed for good, or was cancelled while it ran",
 };
@@ -20,7 +20,15 @@ pub fn fail(row: &mut TiRow, event: &Finished) -> Result<(), Refused> {
 
 /// The facts that every ending of an attempt leaves in the row.
 pub(super) fn record_ending(row: &mut TiRow, event: &Finished) {
-    row.started_at = Some(event.started_at);
+    // A try that went on over several looks began with the first.
+    let first = row
+        .wait
+        .as_ref()
+        .filter(|wait| wait.open)
+        .map(|wait| wait.since);
+    row.started_at = Some(first.map_or(event.started_at, |first| first.min(event.started_at)));
+    row.close_try();
+    row.next_at = None;
     row.ended_at = Some(event.ended_at);
     row.worker = Some(event.worker.clone());
     row.hostname = Some(event.hostname.clone());

@@ -21,6 +21,7 @@ pub fn lose(
     row.infra_losses += 1;
     row.occupies = false;
     row.claim_by = None;
+    row.close_try();
     if stopping && ran {
         row.state = TaskState::Failed;
         row.ended_at = Some(now);

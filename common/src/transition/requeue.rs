@@ -22,7 +22,8 @@ pub fn requeue(
     row.scheduled_at = Some(now);
     if ran {
         row.max_tries += 1;
-    } else {
+        row.close_try();
+    } else if !row.try_goes_on() {
         row.try_number -= 1;
     }
     row.occupies = false;

@@ -1,9 +1,9 @@
-use super::{OUT, Refused, Transition};
+use super::{ENDING, Refused, Transition};
 use crate::{message::Finished, row::TiRow, state::TaskState};
 
 pub const SKIP: Transition = Transition {
     name: "skip",
-    from: OUT,
+    from: ENDING,
     to: &[TaskState::Skipped],
     when: "its attempt said itself that there was nothing to do",
 };

@@ -1,9 +1,9 @@
-use super::{OUT, Refused, Transition};
+use super::{ENDING, Refused, Transition};
 use crate::{message::Finished, row::TiRow, state::TaskState};
 
 pub const SUCCEED: Transition = Transition {
     name: "succeed",
-    from: OUT,
+    from: ENDING,
     to: &[TaskState::Success],
     when: "its attempt ended well",
 };

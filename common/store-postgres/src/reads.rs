@@ -7,6 +7,7 @@ mod limits;
 mod reconcile;
 mod runs;
 mod task_instances;
+mod waits;
 
 use crate::{PgStore, rows::get, schema};
 use async_trait::async_trait;

@@ -8,8 +8,9 @@ use gristmill_common::{
     trigger_rule::Counters,
 };
 use gristmill_store::{
-    AuditRow, ComponentRow, DagRow, DeadLetterRow, ImportErrorRow, OutDispatch, PoolRow,
-    QueueCounts, StoreError, StoreResult, TokenRow, UserRow, VersionRow, WorkerRow, WorkerState,
+    ApprovalRow, AuditRow, ComponentRow, DagRow, DeadLetterRow, ImportErrorRow, OutDispatch,
+    PoolRow, QueueCounts, StoreError, StoreResult, TokenRow, UserRow, VersionRow, WorkerRow,
+    WorkerState,
 };
 use serde::de::DeserializeOwned;
 use sqlx::{Decode, Postgres, Row, Type, postgres::PgRow, types::Json};
@@ -41,7 +42,7 @@ fn json<T: DeserializeOwned + 'static>(row: &PgRow, column: &str) -> StoreResult
 }
 
 /// A text that names a state or the like.
-fn named<T>(row: &PgRow, column: &str) -> StoreResult<T>
+pub(crate) fn named<T>(row: &PgRow, column: &str) -> StoreResult<T>
 where
     T: FromStr,
     T::Err: Display,
@@ -186,7 +187,7 @@ macro_rules! ti_columns {
          t.occupies, t.up_total, t.up_success, t.up_failed, t.up_upstream_failed, t.up_skipped, t.up_removed,
          t.up_setups, t.up_setup_success, t.up_setup_skipped, t.expanded_len, t.map_values, t.scheduled_at,
          t.queued_at, t.claim_by, t.started_at, t.ended_at, t.next_at, t.worker, t.hostname, t.pid, t.exit_code,
-         t.reason"
+         t.reason, t.wait"
     };
 }
 pub(crate) use ti_columns;
@@ -237,6 +238,7 @@ impl FromPg for TiRow {
             pid: get(row, "pid")?,
             exit_code: get(row, "exit_code")?,
             reason: get(row, "reason")?,
+            wait: get::<Option<Json<_>>>(row, "wait")?.map(|json| json.0),
         })
     }
 }
@@ -440,6 +442,34 @@ impl FromPg for AuditRow {
             run_id: get(row, "run_id")?,
             task_id: get(row, "task_id")?,
             extra: json(row, "extra")?,
+        })
+    }
+}
+
+/// Columns of [`ApprovalRow`], of `approvals a`.
+macro_rules! approval_columns {
+    () => {
+        "a.run_pk, a.ti_pk, a.try_number, a.prompt, a.options, a.who, a.default_answer, a.created_at, a.due_at, a.answer,
+         a.answered_by, a.answered_at"
+    };
+}
+pub(crate) use approval_columns;
+
+impl FromPg for ApprovalRow {
+    fn from_pg(row: &PgRow) -> StoreResult<Self> {
+        Ok(Self {
+            run: RunPk(get(row, "run_pk")?),
+            ti: TiPk(get(row, "ti_pk")?),
+            try_number: get(row, "try_number")?,
+            prompt: get(row, "prompt")?,
+            options: get(row, "options")?,
+            who: get(row, "who")?,
+            default: get(row, "default_answer")?,
+            created_at: get(row, "created_at")?,
+            due_at: get(row, "due_at")?,
+            answer: get(row, "answer")?,
+            answered_by: get(row, "answered_by")?,
+            answered_at: get(row, "answered_at")?,
         })
     }
 }

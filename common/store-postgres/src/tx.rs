@@ -9,6 +9,7 @@ mod runs;
 mod starts;
 mod task_instances;
 mod upkeep;
+mod waits;
 mod write;
 mod xcoms;
 

@@ -12,6 +12,7 @@ mod reads;
 mod session;
 mod statements;
 mod tx;
+mod waits;
 mod writer;
 
 pub use tx::SqliteTx;

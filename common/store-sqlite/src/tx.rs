@@ -1,6 +1,6 @@
 //! One logical transaction.
 
-use crate::writer::Lease;
+use crate::{session::Session, writer::Lease};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
@@ -24,6 +24,10 @@ pub struct SqliteTx {
 impl SqliteTx {
     pub(crate) fn new(lease: Lease, now: DateTime<Utc>) -> Self {
         Self { lease, now }
+    }
+
+    pub(crate) fn session(&mut self) -> StoreResult<&mut Session> {
+        self.lease.session()
     }
 }
 

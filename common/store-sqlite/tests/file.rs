@@ -44,10 +44,7 @@ async fn migration_is_safe_to_repeat_and_needed() {
     let store = SqliteStore::open(folder.path().join("db")).await.unwrap();
     assert!(matches!(
         store.check_schema().await,
-        Err(StoreError::Schema {
-            found: 0,
-            needed: 1
-        })
+        Err(StoreError::Schema { found: 0, .. })
     ));
     let (one, two, three) = tokio::join!(store.migrate(), store.migrate(), store.migrate());
     one.unwrap();

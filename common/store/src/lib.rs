@@ -13,6 +13,7 @@ mod records;
 mod store;
 mod transactions;
 mod tx;
+mod waits;
 
 pub use error::{StoreError, StoreResult};
 pub use gristmill_common::limit::{LimitKey, LimitRow};
@@ -21,3 +22,4 @@ pub use reads::Reads;
 pub use records::*;
 pub use store::{Applied, DispatchContext, EndedRun, Published, Store, Triggered};
 pub use tx::{Backend, Tx};
+pub use waits::{ApprovalFilter, ApprovalRow, AwaitedEnd, OtherRun, WaitReads, WaitTx};

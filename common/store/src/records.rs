@@ -133,6 +133,18 @@ pub struct Trigger {
     pub audit: Option<AuditRow>,
 }
 
+/// A person's answer to an approval.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub run: RunPk,
+    pub ti: TiPk,
+    /// One of the options.
+    pub option: String,
+    pub by: String,
+    /// Written if the answer is taken.
+    pub audit: Option<AuditRow>,
+}
+
 /// What came of judging a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
@@ -213,6 +225,9 @@ pub struct ToDo {
     pub ready: bool,
     /// [`Tx::due_retries`](crate::Tx::due_retries) would answer any.
     pub retries: bool,
+    /// [`WaitTx::due_waits`](crate::WaitTx::due_waits) or [`WaitTx::awaited_ends`](crate::WaitTx::awaited_ends) would
+    /// answer any.
+    pub waits: bool,
     /// A dispatch is queued whose `claim_by` is over.
     pub unclaimed: bool,
     /// The outbox has messages older than was asked for.

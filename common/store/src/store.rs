@@ -3,7 +3,7 @@
 use crate::{
     Backend, Reads, StoreResult,
     plans::PlanCache,
-    records::{DeletedRun, Judgement, NewDagVersion, OutDispatch, Trigger, VersionRow},
+    records::{Answer, DeletedRun, Judgement, NewDagVersion, OutDispatch, Trigger, VersionRow},
     transactions,
 };
 use async_trait::async_trait;
@@ -92,6 +92,8 @@ pub struct Applied {
     /// Dispatches of stopped runs: cancel them in presence, and tell their workers.
     pub to_cancel: Vec<OutDispatch>,
     pub ended_runs: Vec<EndedRun>,
+    /// Instances wait to be looked at, or for a run that has ended: run [`Store::look_at_waits`].
+    pub waits: bool,
     /// Commands that came too late and changed nothing.
     pub stale: usize,
     /// Commands, runs or instances that it worked on.
@@ -155,6 +157,13 @@ pub trait Store: Reads {
     /// Makes instances ready whose retry is due.
     async fn retry_due(&self, context: &DispatchContext) -> StoreResult<Applied>;
 
+    /// Looks at what waits without a worker: makes sensors ready whose next poke is due, and begins, goes on with or ends
+    /// the waits that need no worker at all.
+    async fn look_at_waits(&self, context: &DispatchContext) -> StoreResult<Applied>;
+
+    /// Answers what is asked by an instance that awaits input. `Refused` if it does not (any more), or was answered.
+    async fn answer(&self, answer: &Answer) -> StoreResult<()>;
+
     /// Goes on ending runs that were stopped, and stops those whose time is over.
     async fn stop_due_runs(&self, context: &DispatchContext) -> StoreResult<Applied>;
 
@@ -209,6 +218,14 @@ impl<B: Backend> Store for B {
 
     async fn retry_due(&self, context: &DispatchContext) -> StoreResult<Applied> {
         retrying!(transactions::retry_due(self, context))
+    }
+
+    async fn look_at_waits(&self, context: &DispatchContext) -> StoreResult<Applied> {
+        retrying!(transactions::look_at_waits(self, context))
+    }
+
+    async fn answer(&self, answer: &Answer) -> StoreResult<()> {
+        retrying!(transactions::answer(self, answer))
     }
 
     async fn stop_due_runs(&self, context: &DispatchContext) -> StoreResult<Applied> {

@@ -8,6 +8,7 @@ mod finish;
 mod schedule;
 mod start;
 mod trigger;
+mod waits;
 mod workers;
 
 pub(crate) use apply::{apply, dispatch_ready, retry_due, stop_due_runs};
@@ -15,6 +16,7 @@ pub(crate) use deploy::deploy;
 pub(crate) use schedule::create_due_runs;
 pub(crate) use start::start_runs;
 pub(crate) use trigger::trigger;
+pub(crate) use waits::{answer, look_at_waits};
 pub(crate) use workers::{delete_old, grant_lease, judge_lost, put_dead_letter};
 
 use crate::{StoreError, StoreResult, Tx, plans::PlanCache};

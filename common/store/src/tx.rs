@@ -34,7 +34,7 @@ pub trait Backend: crate::Reads + Send + Sync + 'static {
 
 /// One open read-write transaction. Dropping it without [`Tx::commit`] rolls it back.
 #[async_trait]
-pub trait Tx: Send {
+pub trait Tx: crate::WaitTx + Send {
     async fn commit(self) -> StoreResult<()>;
 
     /// The database's clock, as it was when the transaction began.

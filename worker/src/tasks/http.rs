@@ -1,6 +1,9 @@
 //! The `http` task: one request, made by the worker itself.
 
-use super::xcom;
+use super::{
+    sensor::{Blind, Seen},
+    xcom,
+};
 use crate::run::{Execution, Outcome};
 use chrono::Utc;
 use futures::StreamExt;
@@ -12,7 +15,11 @@ use reqwest::{
     Client, Method, Request, Response, StatusCode, header::RETRY_AFTER, redirect::Policy,
 };
 use serde_json::{Map, Value, json};
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 /// An answer's body above this fails the attempt.
 const LARGEST_ANSWER: usize = MAX_XCOM;
@@ -53,7 +60,7 @@ pub(crate) async fn run(execution: &Execution, task: &HttpTask) -> Outcome {
 }
 
 async fn request(execution: &Execution, task: &HttpTask) -> Outcome {
-    let client = match client(task) {
+    let client = match execution.worker.clients.of(task) {
         Ok(client) => client,
         Err(error) => return Outcome::failed_for_good(format!("http: {error}")),
     };
@@ -106,17 +113,61 @@ async fn request(execution: &Execution, task: &HttpTask) -> Outcome {
     Outcome::failed("http: no attempt was made")
 }
 
-fn client(task: &HttpTask) -> Result<Client, reqwest::Error> {
-    let redirects = match task.max_redirects {
-        0 => Policy::none(),
-        n => Policy::limited(n as usize),
-    };
-    Client::builder()
-        .timeout(task.timeout.duration())
-        .redirect(redirects)
-        .tls_danger_accept_invalid_certs(!task.verify_tls)
-        .user_agent(concat!("gristmill/", env!("CARGO_PKG_VERSION")))
-        .build()
+/// A sensor's look: one request, whose answer is a success or not yet one.
+pub(super) async fn look(execution: &Execution, task: &HttpTask) -> Result<Seen, Blind> {
+    let client = execution
+        .worker
+        .clients
+        .of(task)
+        .map_err(|error| Blind::Failed(format!("http: {error}")))?;
+    let request = build(execution, task, &client).map_err(Blind::ForGood)?;
+    // Nothing is sent under a lease that is over: another attempt may be under way.
+    if !execution.worker.lease.holds() {
+        return Err(Blind::Interrupted);
+    }
+    let what = format!("{} {}", request.method(), shown(request.url()));
+    match ask(&client, request, task, execution).await {
+        Ok(answer) => Ok(Seen::Found {
+            note: format!("{what}: {}, {} bytes", answer.status, answer.text.len()),
+            value: value_of(&answer),
+        }),
+        Err(Failure::Again { reason, .. } | Failure::Final(reason)) => {
+            Ok(Seen::NotYet(format!("{what}: {reason}")))
+        }
+    }
+}
+
+/// Clients by their settings: making one reads the host's certificates, and one's connections serve many requests.
+#[derive(Debug, Default)]
+pub(crate) struct Clients(Mutex<HashMap<(Duration, u32, bool), Client>>);
+
+/// Clients that are kept; beyond that the cache starts anew.
+const MOST_CLIENTS: usize = 64;
+
+impl Clients {
+    fn of(&self, task: &HttpTask) -> Result<Client, reqwest::Error> {
+        let key = (task.timeout.duration(), task.max_redirects, task.verify_tls);
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
+        }
+        let redirects = match task.max_redirects {
+            0 => Policy::none(),
+            n => Policy::limited(n as usize),
+        };
+        let client = Client::builder()
+            .timeout(task.timeout.duration())
+            .redirect(redirects)
+            .tls_danger_accept_invalid_certs(!task.verify_tls)
+            .pool_max_idle_per_host(8)
+            .user_agent(concat!("gristmill/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        if clients.len() >= MOST_CLIENTS {
+            clients.clear();
+        }
+        clients.insert(key, client.clone());
+        Ok(client)
+    }
 }
 
 fn build(execution: &Execution, task: &HttpTask, client: &Client) -> Result<Request, String> {

@@ -13,44 +13,6 @@ macro_rules! tables {
 }
 
 tables! {
-    SENSOR "a sensor" [
-        key("time", Ty::Template, "Waits until this time."),
-        key("delta", Ty::Span, "Waits until so long after the data interval's end."),
-        key("file", Ty::Template, "Waits for a file or object (glob, object store URL)."),
-        key("http", Ty::Short("url", &super::http::HTTP), "Waits until a request is a success."),
-        key("sql", Ty::Object(&SQL), "Waits until a query's first value is true."),
-        key("dag", Ty::Object(&SENSOR_DAG), "Waits for another DAG's run, or a task of it."),
-        key("asset", Ty::Text, "Waits for an asset's update."),
-        key("poke_interval", Ty::Span, "Between two looks.").default("60s"),
-        key("exponential_backoff", Ty::Bool, "Whether the interval doubles.").default("false"),
-        key("max_wait", Ty::Span, "The longest interval."),
-        key("timeout", Ty::Span, "Failed after so long.").default("7d"),
-        key("soft_fail", Ty::Bool, "Skipped instead of failed.").default("false"),
-    ]
-    SENSOR_DAG "a DAG to wait for" [
-        key("dag_id", Ty::Name, "Which.").required(),
-        key("task_id", Ty::Name, "Only this task of it."),
-        key("offset", Ty::Span, "How much earlier its logical date is."),
-        key("allowed_states", Ty::OneOrMany(&Ty::Text), "States that end the wait.").default("success"),
-        key("failed_states", Ty::OneOrMany(&Ty::Text), "States that fail the sensor.").default("failed"),
-    ]
-    APPROVAL "an approval" [
-        key("who", Ty::OneOrMany(&Ty::Text), "Users or roles that may answer.").default("op"),
-        key("prompt", Ty::Template, "What is asked."),
-        key("options", Ty::List(&Ty::Text), "Answers.").default("[approve, reject]"),
-        key("timeout", Ty::Span, "How long an answer is waited for."),
-        key("default", Ty::Text, "The answer after the timeout; without it, failed."),
-        key("on_waiting", Ty::OneOrMany(&Ty::Object(&CALLBACK)), "Called when the wait starts."),
-    ]
-    TRIGGER_DAG "a triggered DAG" [
-        key("dag_id", Ty::Template, "Which.").required(),
-        key("conf", Ty::Json, "The run's conf."),
-        key("params", Ty::Json, "The run's params."),
-        key("run_id", Ty::Template, "The run's id."),
-        key("logical_date", Ty::Template, "The run's logical date."),
-        key("wait", Ty::Bool, "Waits for the run's end, without a worker.").default("false"),
-        key("propagate_failure", Ty::Bool, "With wait: fails if the run failed.").default("true"),
-    ]
     SUB_DAG "a DAG file as a group" [
         key("file", Ty::Text, "The file, relative to this one.").required(),
         key("params", Ty::Json, "Values of its parameters."),

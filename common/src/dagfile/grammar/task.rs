@@ -1,6 +1,6 @@
 //! Tasks: the keys that all have, and one key that says what the task does.
 
-use super::{COUNT, Key, POSITIVE, Table, Ty, data, flow, http, key, later, shell};
+use super::{COUNT, Key, POSITIVE, Table, Ty, data, flow, http, key, later, shell, wait};
 use crate::trigger_rule::TriggerRule;
 
 pub(crate) static TASK: Table = Table {
@@ -35,7 +35,7 @@ static NOTHING: Table = Table {
 
 /// Those that have a section of their own in the docs.
 #[cfg(test)]
-pub(crate) static TABLES: [&Table; 15] = [
+pub(crate) static TABLES: [&Table; 20] = [
     &super::DAG,
     &TASK,
     &GROUP,
@@ -51,6 +51,11 @@ pub(crate) static TABLES: [&Table; 15] = [
     &flow::BRANCH,
     &flow::SHORT_CIRCUIT,
     &flow::TEARDOWN,
+    &wait::SENSOR,
+    &wait::SQL_QUERY,
+    &wait::OTHER_DAG,
+    &wait::TRIGGER_DAG,
+    &wait::APPROVAL,
 ];
 
 const TRIGGER_RULES: [&str; 13] = {
@@ -130,25 +135,22 @@ static KEYS: &[Key] = &[
     .kind(),
     key(
         "sensor",
-        Ty::Object(&later::SENSOR),
+        Ty::Object(&wait::SENSOR),
         "Waits for something, without a worker's slot.",
     )
-    .kind()
-    .not_yet(),
+    .kind(),
     key(
         "approval",
-        Ty::Object(&later::APPROVAL),
+        Ty::Object(&wait::APPROVAL),
         "Waits for a person.",
     )
-    .kind()
-    .not_yet(),
+    .kind(),
     key(
         "trigger_dag",
-        Ty::Short("dag_id", &later::TRIGGER_DAG),
+        Ty::Short("dag_id", &wait::TRIGGER_DAG),
         "Triggers a run of another DAG.",
     )
-    .kind()
-    .not_yet(),
+    .kind(),
     key(
         "sub_dag",
         Ty::Short("file", &later::SUB_DAG),

@@ -204,7 +204,26 @@ impl World {
         self.limit(LimitKey::pool(name), cap);
     }
 
+    pub(super) fn ensure_queue(&mut self, name: &str) {
+        self.limit(LimitKey::queue(name), 1000);
+    }
+
     // ---- Transactions
+
+    /// One transaction that does what it likes with some instances of a run.
+    pub(super) fn with_set(
+        &mut self,
+        run: RunPk,
+        tis: &[TiPk],
+        work: impl FnOnce(&mut WorkingSet),
+    ) -> Outcome {
+        let mut ws = self.working_set([run]);
+        for ti in tis {
+            ws.add_ti(self.tis[ti].clone());
+        }
+        work(&mut ws);
+        self.finish(ws, &[])
+    }
 
     fn working_set(&mut self, runs: impl IntoIterator<Item = RunPk>) -> WorkingSet {
         self.work = Work::default();

@@ -35,6 +35,9 @@ pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<
                    OR EXISTS (SELECT FROM dag_runs WHERE state = 'running' AND deadline_at <= $1) AS runs_to_stop,
                EXISTS (SELECT FROM dag_runs WHERE can_dispatch) AS ready,
                EXISTS (SELECT FROM task_instances WHERE state = 'up_for_retry' AND next_at <= $1) AS retries,
+               EXISTS (SELECT FROM task_instances
+                       WHERE state IN ('up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= $1)
+                   OR EXISTS (SELECT FROM dag_runs WHERE waiter_pk IS NOT NULL AND ended_at IS NOT NULL) AS waits,
                EXISTS (SELECT FROM task_instances WHERE state = 'queued' AND claim_by < $1) AS unclaimed,
                EXISTS (SELECT FROM outbox WHERE created_at < $2) AS unpublished";
     let statement = query(SQL)
@@ -49,6 +52,7 @@ pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<
         runs_to_stop: get(&row, "runs_to_stop")?,
         ready: get(&row, "ready")?,
         retries: get(&row, "retries")?,
+        waits: get(&row, "waits")?,
         unclaimed: get(&row, "unclaimed")?,
         unpublished: get(&row, "unpublished")?,
     })

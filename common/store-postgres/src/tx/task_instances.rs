@@ -13,14 +13,14 @@ use gristmill_common::{
 use gristmill_store::{NewTi, StoreResult, TiWrite};
 use sqlx::query;
 
-/// Mutable columns in the order in which [`bind_mutable`] binds them, as parameters $1 to $30 of `unnest`.
+/// Mutable columns in the order in which [`bind_mutable`] binds them, as parameters $1 to $31 of `unnest`.
 macro_rules! mutable_unnest {
     () => {
         "$1::text[], $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::integer[], $7::uuid[], $8::bigint[],
          $9::boolean[], $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::integer[], $15::integer[],
          $16::integer[], $17::integer[], $18::integer[], $19::integer[], $20::timestamptz[], $21::timestamptz[],
          $22::timestamptz[], $23::timestamptz[], $24::timestamptz[], $25::timestamptz[], $26::text[], $27::text[],
-         $28::integer[], $29::integer[], $30::text[]"
+         $28::integer[], $29::integer[], $30::text[], $31::text[]"
     };
 }
 macro_rules! mutable_names {
@@ -28,7 +28,7 @@ macro_rules! mutable_names {
         "state, fence, try_number, max_tries, user_failures, infra_losses, attempt, epoch, occupies, up_total, up_success,
          up_failed, up_upstream_failed, up_skipped, up_removed, up_setups, up_setup_success, up_setup_skipped,
          expanded_len, scheduled_at, queued_at, claim_by, started_at, ended_at, next_at, worker, hostname, pid,
-         exit_code, reason"
+         exit_code, reason, wait"
     };
 }
 macro_rules! mutable_values {
@@ -36,7 +36,7 @@ macro_rules! mutable_values {
         "v.state, v.fence, v.try_number, v.max_tries, v.user_failures, v.infra_losses, v.attempt, v.epoch, v.occupies,
          v.up_total, v.up_success, v.up_failed, v.up_upstream_failed, v.up_skipped, v.up_removed, v.up_setups,
          v.up_setup_success, v.up_setup_skipped, v.expanded_len, v.scheduled_at, v.queued_at, v.claim_by, v.started_at,
-         v.ended_at, v.next_at, v.worker, v.hostname, v.pid, v.exit_code, v.reason"
+         v.ended_at, v.next_at, v.worker, v.hostname, v.pid, v.exit_code, v.reason, v.wait::json"
     };
 }
 
@@ -77,6 +77,7 @@ fn bind_mutable<'q, T>(
         .bind(column(rows, |t| row(t).pid))
         .bind(column(rows, |t| row(t).exit_code))
         .bind(column(rows, |t| opt_text(row(t).reason.as_deref())))
+        .bind(column(rows, |t| row(t).wait.as_ref().map(json)))
 }
 
 pub(super) async fn insert(tx: &mut PgTx, tis: &[NewTi]) -> StoreResult<Vec<TiPk>> {
@@ -89,8 +90,8 @@ pub(super) async fn insert(tx: &mut PgTx, tis: &[NewTi]) -> StoreResult<Vec<TiPk
         mutable_values!(),
         " FROM unnest(",
         mutable_unnest!(),
-        ", $31::bigint[], $32::integer[], $33::text[], $34::integer[], $35::text[], $36::text[], $37::integer[],
-          $38::integer[], $39::text[]) WITH ORDINALITY AS v (",
+        ", $32::bigint[], $33::integer[], $34::text[], $35::integer[], $36::text[], $37::text[], $38::integer[],
+          $39::integer[], $40::text[]) WITH ORDINALITY AS v (",
         mutable_names!(),
         ", run_pk, task_idx, task_id, map_index, queue, pool, pool_slots, priority_weight, map_values, position)
          JOIN dag_runs r ON r.pk = v.run_pk
@@ -137,7 +138,7 @@ pub(super) const UPDATE: &str = concat!(
     mutable_values!(),
     ") FROM unnest(",
     mutable_unnest!(),
-    ", $31::bigint[], $32::text[], $33::bigint[]) AS v (",
+    ", $32::bigint[], $33::text[], $34::bigint[]) AS v (",
     mutable_names!(),
     ", pk, expected_state, expected_fence)
      WHERE t.pk = v.pk AND t.state = v.expected_state AND t.fence = v.expected_fence

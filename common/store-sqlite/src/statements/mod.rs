@@ -16,5 +16,6 @@ mod runs;
 mod schema;
 mod starts;
 mod task_instances;
+mod waits;
 mod workers;
 mod xcoms;

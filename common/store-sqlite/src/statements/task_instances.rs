@@ -6,7 +6,7 @@ use crate::{
 };
 use gristmill_common::{
     ids::{Fence, RunPk, TaskIdx, TiPk},
-    row::{AttemptRow, TiRow},
+    row::{AttemptRow, TiRow, Wait},
     state::TaskState,
     trigger_rule::Counters,
 };
@@ -22,7 +22,7 @@ macro_rules! ti_row {
         "json_array(t.pk, t.run, t.task_idx, t.task_id, t.map_index, t.state, t.fence, t.try_number, t.max_tries, \
          t.user_failures, t.infra_losses, t.attempt, t.epoch, t.queue, t.pool, t.pool_slots, t.priority_weight, \
          t.occupies, t.counters, t.expanded_len, t.map_values, t.scheduled_at, t.queued_at, t.claim_by, \
-         t.started_at, t.ended_at, t.next_at, t.worker, t.hostname, t.pid, t.exit_code, t.reason)"
+         t.started_at, t.ended_at, t.next_at, t.worker, t.hostname, t.pid, t.exit_code, t.reason, t.wait)"
     };
 }
 pub(super) use ti_row;
@@ -70,6 +70,7 @@ pub(super) struct TiRecord {
     pid: Option<i32>,
     exit_code: Option<i32>,
     reason: Option<String>,
+    wait: Option<Document<Wait>>,
 }
 
 impl From<TiRecord> for TiRow {
@@ -107,6 +108,7 @@ impl From<TiRecord> for TiRow {
             pid: r.pid,
             exit_code: r.exit_code,
             reason: r.reason,
+            wait: r.wait.map(|d| d.0),
         }
     }
 }
@@ -179,6 +181,7 @@ struct TiJson<'a> {
     pid: Option<i32>,
     exit_code: Option<i32>,
     reason: Option<&'a str>,
+    wait: Option<Document<&'a Wait>>,
     #[serde(flatten)]
     identity: Option<Identity<'a>>,
 }
@@ -246,6 +249,7 @@ impl<'a> TiJson<'a> {
             pid: row.pid,
             exit_code: row.exit_code,
             reason: row.reason.as_deref(),
+            wait: row.wait.as_ref().map(Document),
             identity: None,
         }
     }
@@ -255,14 +259,15 @@ const INSERT: &str = "
 INSERT INTO task_instances
     (run, task_idx, task_id, map_index, state, fence, try_number, max_tries, user_failures, infra_losses, attempt, epoch,
      queue, pool, pool_slots, priority_weight, occupies, counters, expanded_len, map_values, scheduled_at, queued_at,
-     claim_by, started_at, ended_at, next_at, worker, hostname, pid, exit_code, reason)
+     claim_by, started_at, ended_at, next_at, worker, hostname, pid, exit_code, reason, wait)
 SELECT value ->> 'run', value ->> 'task_idx', value ->> 'task_id', value ->> 'map_index', value ->> 'state',
     value ->> 'fence', value ->> 'try_number', value ->> 'max_tries', value ->> 'user_failures',
     value ->> 'infra_losses', value ->> 'attempt', value ->> 'epoch', value ->> 'queue', value ->> 'pool',
     value ->> 'pool_slots', value ->> 'priority_weight', value ->> 'occupies', value ->> 'counters',
     value ->> 'expanded_len', value ->> 'map_values', value ->> 'scheduled_at', value ->> 'queued_at',
     value ->> 'claim_by', value ->> 'started_at', value ->> 'ended_at', value ->> 'next_at', value ->> 'worker',
-    value ->> 'hostname', value ->> 'pid', value ->> 'exit_code', value ->> 'reason'
+    value ->> 'hostname', value ->> 'pid', value ->> 'exit_code', value ->> 'reason',
+    value ->> 'wait'
 FROM jsonb_each(?1)
 RETURNING json_array(pk, run, task_idx, map_index)";
 
@@ -276,7 +281,7 @@ UPDATE task_instances AS t SET
     queued_at = w.value ->> 'queued_at', claim_by = w.value ->> 'claim_by', started_at = w.value ->> 'started_at',
     ended_at = w.value ->> 'ended_at', next_at = w.value ->> 'next_at', worker = w.value ->> 'worker',
     hostname = w.value ->> 'hostname', pid = w.value ->> 'pid', exit_code = w.value ->> 'exit_code',
-    reason = w.value ->> 'reason'
+    reason = w.value ->> 'reason', wait = w.value ->> 'wait'
 FROM jsonb_each(?1) AS w
 WHERE t.pk = w.value ->> 'pk' AND t.state = w.value ->> 'expected_state' AND t.fence = w.value ->> 'expected_fence'
 RETURNING json_array(pk)";

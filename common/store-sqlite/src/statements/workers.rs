@@ -108,10 +108,13 @@ impl Session {
                 EXISTS (SELECT 1 FROM dag_runs WHERE state = 'running' AND ready_tasks > 0
                     AND active_tasks < max_active_tasks AND stop_reason IS NULL),
                 EXISTS (SELECT 1 FROM task_instances WHERE state = 'up_for_retry' AND next_at <= ?1),
+                EXISTS (SELECT 1 FROM task_instances
+                        WHERE state IN ('up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= ?1)
+                    OR EXISTS (SELECT 1 FROM dag_runs WHERE waiter IS NOT NULL AND ended_at IS NOT NULL),
                 EXISTS (SELECT 1 FROM task_instances WHERE state = 'queued' AND claim_by < ?1),
                 EXISTS (SELECT 1 FROM outbox WHERE written_at <= ?2))";
-        type Record = (Flag, Flag, Flag, Flag, Flag, Flag, Flag);
-        let (due_dags, queued_runs, runs_to_stop, ready, retries, unclaimed, unpublished): Record =
+        type Record = (Flag, Flag, Flag, Flag, Flag, Flag, Flag, Flag);
+        let (due_dags, queued_runs, runs_to_stop, ready, retries, waits, unclaimed, unpublished): Record =
             self.one(SQL, args![self.now, written_before]).await?;
         Ok(ToDo {
             due_dags: due_dags.0,
@@ -119,6 +122,7 @@ impl Session {
             runs_to_stop: runs_to_stop.0,
             ready: ready.0,
             retries: retries.0,
+            waits: waits.0,
             unclaimed: unclaimed.0,
             unpublished: unpublished.0,
         })

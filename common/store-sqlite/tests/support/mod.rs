@@ -114,6 +114,7 @@ pub(crate) fn ready(run: RunPk, task_idx: i32, now: DateTime<Utc>) -> TiRow {
         started_at: None,
         ended_at: None,
         next_at: None,
+        wait: None,
         worker: None,
         hostname: None,
         pid: None,

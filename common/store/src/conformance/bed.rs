@@ -108,6 +108,7 @@ pub(super) fn ready_ti(run: RunPk, task_idx: i32) -> TiRow {
         started_at: None,
         ended_at: None,
         next_at: None,
+        wait: None,
         worker: None,
         hostname: None,
         pid: None,

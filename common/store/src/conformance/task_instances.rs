@@ -5,7 +5,7 @@ use crate::{Backend, NewTi, StoreError, TiWrite, Tx};
 use futures::future::join_all;
 use gristmill_common::{
     ids::{Fence, RunPk, TiPk},
-    row::{AttemptRow, RunRow, TiRow},
+    row::{AttemptRow, RunRow, TiRow, Wait},
     state::{RunState, TaskState},
     trigger_rule::Counters,
 };
@@ -59,6 +59,12 @@ fn full(idx: i32) -> TiRow {
         started_at: Some(after(-30)),
         ended_at: Some(after(-20)),
         next_at: Some(after(-10)),
+        wait: Some(Wait {
+            since: after(-40),
+            looks: 3,
+            open: true,
+            run: Some(RunPk(7)),
+        }),
         worker: Some("w1".to_owned()),
         hostname: Some("host".to_owned()),
         pid: Some(77),
@@ -154,6 +160,7 @@ fn full_like(row: &TiRow) -> TiRow {
         started_at: row.started_at,
         ended_at: row.ended_at,
         next_at: row.next_at,
+        wait: row.wait.clone(),
         ..full(0)
     }
 }

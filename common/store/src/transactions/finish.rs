@@ -10,7 +10,7 @@ use gristmill_common::{
     fault,
     ids::{Dispatch, RunPk, TiPk},
     message::{Ending, Finished, MAX_XCOM_REFS, Sealed},
-    row::{OutboxRow, RETURN_VALUE, TiRow, XcomValue},
+    row::{OutboxRow, RETURN_VALUE, RunType, TiRow, XcomValue},
     spec::{TaskKind, TaskSpec},
     template::XComSource,
     transition::DispatchTerms,
@@ -83,6 +83,7 @@ pub(super) async fn finish<T: Tx>(
             .iter()
             .map(|run| ended_run(&ws, *run))
             .collect(),
+        waits: ws.waits_begun || ws.ended_runs.iter().any(|run| may_be_awaited(&ws, *run)),
         stale: ws.stale,
         touched: 0,
     })
@@ -105,6 +106,12 @@ fn ended_run(ws: &WorkingSet, run: RunPk) -> EndedRun {
             .plan_of(run)
             .is_some_and(|plan| plan.spec.tasks.iter().any(is_data)),
     }
+}
+
+/// Whether the run was made by another one's task, which may wait for it.
+fn may_be_awaited(ws: &WorkingSet, run: RunPk) -> bool {
+    ws.run(run)
+        .is_some_and(|run| run.run_type == RunType::OperatorTriggered)
 }
 
 fn out_dispatch(row: &TiRow) -> OutDispatch {
@@ -331,8 +338,12 @@ async fn sealed<T: Tx>(tx: &mut T, ws: &WorkingSet, ti: TiPk) -> StoreResult<Sea
     }
 }
 
-/// What a node's lists, or what it decides by, pull: by (task id, key).
-async fn pulled_values<T: Tx>(tx: &mut T, ws: &mut WorkingSet, node: TiPk) -> StoreResult<Pulled> {
+/// What a node's lists, what it decides by, or a waiting instance's templates, pull: by (task id, key).
+pub(super) async fn pulled_values<T: Tx>(
+    tx: &mut T,
+    ws: &mut WorkingSet,
+    node: TiPk,
+) -> StoreResult<Pulled> {
     let mut pulled = Pulled::default();
     let Some((run, task_idx)) = ws.ti(node).map(|row| (row.run, row.task_idx)) else {
         return Ok(pulled);
@@ -369,7 +380,7 @@ type ByMapIndex = BTreeMap<i32, XcomValue>;
 
 /// XComs read in the transaction, for the scheduler's own templates.
 #[derive(Debug, Default)]
-struct Pulled(HashMap<(String, String), ByMapIndex>);
+pub(super) struct Pulled(HashMap<(String, String), ByMapIndex>);
 
 impl XComSource for Pulled {
     fn pull(

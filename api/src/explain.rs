@@ -2,6 +2,8 @@
 //!
 //! [`reasons`] is pure: everything it says comes from the [`Facts`] it is given.
 
+mod waits;
+
 use chrono::{DateTime, Utc};
 use gristmill_common::{
     limit::LimitRow,
@@ -81,6 +83,9 @@ pub(crate) fn reasons(facts: &Facts) -> Vec<Value> {
             TaskState::Queued => queued(facts, ti, &mut found),
             TaskState::Running => running(ti, &mut found),
             TaskState::UpForRetry => retry(facts, ti, &mut found),
+            TaskState::UpForReschedule | TaskState::Deferred | TaskState::AwaitingInput => {
+                waits::waiting(facts, ti, &mut found);
+            }
             state if state.is_finished() => {
                 let why = ti
                     .reason
@@ -325,9 +330,11 @@ fn queued(facts: &Facts, ti: &TiRow, found: &mut Found) {
             json!({ "queue": ti.queue }),
         ),
         (Ok(ready), workers) => {
-            let (slots, free) = workers
-                .as_ref()
-                .map_or((None, None), |w| (Some(w.slots), Some(w.free)));
+            // Pokes take no slots of the workers.
+            let (slots, free) = match workers {
+                Ok(w) if !facts.task.kind.pokes() => (Some(w.slots), Some(w.free)),
+                _ => (None, None),
+            };
             let busy = match (slots, free) {
                 (Some(slots), Some(free)) => {
                     format!("; {free} of the workers' {slots} slots are free")

@@ -8,6 +8,7 @@ mod deploy;
 mod event_logs;
 mod explain;
 mod health;
+mod hitl;
 mod home;
 mod internal;
 mod jobs;
@@ -144,6 +145,11 @@ fn run_routes() -> Router<App> {
         .route(
             &format!("{TI}/{{map_index}}/dependencies"),
             get(explain::mapped_dependencies),
+        )
+        .route(&format!("{RUN}/hitlDetails"), get(hitl::list))
+        .route(
+            &format!("{TI}/{{map_index}}/hitlDetails"),
+            get(hitl::get_one).patch(hitl::answer),
         )
         .route(&format!("{TI}/xcomEntries"), get(xcoms::list))
         .route(

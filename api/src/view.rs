@@ -1,5 +1,6 @@
 //! The JSON of records: Airflow's keys with Airflow's types (its clients are strict), and a few of our own beside them.
 
+pub(crate) mod approval;
 pub(crate) mod dag;
 pub(crate) mod run;
 pub(crate) mod task_instance;

@@ -141,6 +141,21 @@ pub(super) const OPERATIONS: &[(&str, &str, &str)] = &[
         "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/xcomEntries/{xcom_key}",
         "An XCom with its value",
     ),
+    (
+        "get",
+        "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/hitlDetails",
+        "What is asked of people; ~ means of all DAGs or runs",
+    ),
+    (
+        "get",
+        "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/{map_index}/hitlDetails",
+        "What an approval asks",
+    ),
+    (
+        "patch",
+        "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/{map_index}/hitlDetails",
+        "Answer an approval",
+    ),
     ("get", "/api/v2/queues", "Queues: depths, consumers, slots"),
     ("get", "/api/v2/queues/{queue}", "A queue"),
     ("patch", "/api/v2/queues/{queue}", "Pause or resume a queue"),

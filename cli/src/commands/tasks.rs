@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
+use gristmill_common::spec::REJECT;
+use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -32,6 +34,32 @@ pub(crate) enum Tasks {
     Logs(Logs),
     /// Say why a task instance is not running (yet, or any more)
     Explain(Explain),
+    /// Approve what an approval task asks
+    #[command(after_help = "Examples:
+  gristmill tasks approve release nightly-7 ask
+  gristmill tasks approve release nightly-7 choose --option blue")]
+    Approve(Approve),
+    /// Reject what an approval task asks
+    Reject(Reject),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Approve {
+    #[command(flatten)]
+    name: Name,
+    /// The answer, of those that the task gives
+    #[arg(long, default_value = "approve")]
+    option: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reject {
+    #[command(flatten)]
+    name: Name,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Names a task instance.
@@ -119,8 +147,49 @@ impl Tasks {
             Self::List(list) => list.run(&client, context).await?,
             Self::Logs(logs) => logs.run(&client, context).await?,
             Self::Explain(explain) => explain.run(&client, context).await?,
+            Self::Approve(Approve {
+                name,
+                option,
+                output,
+            }) => name.answer(&client, context, &option, &output).await?,
+            Self::Reject(Reject { name, output }) => {
+                name.answer(&client, context, REJECT, &output).await?;
+            }
         }
         Ok(Outcome::Done)
+    }
+}
+
+impl Name {
+    async fn answer(
+        &self,
+        client: &Client,
+        context: &Context<'_>,
+        option: &str,
+        output: &Output,
+    ) -> Result<(), CommandError> {
+        let map_index = self.map_index.to_string();
+        let path = [
+            "dags",
+            &self.dag_id,
+            "dagRuns",
+            &self.run_id,
+            "taskInstances",
+            &self.task_id,
+            &map_index,
+            "hitlDetails",
+        ];
+        let body = json!({ "chosen_options": [option] });
+        let answer = client
+            .request(Method::PATCH, &path)
+            .json(&body)
+            .send()
+            .await?;
+        if output.is_json() {
+            return Ok(context.console.json(&answer)?);
+        }
+        let label = crate::client::label(&self.task_id, self.map_index);
+        Ok(context.console.line(&format!("{label}: {option}"))?)
     }
 }
 

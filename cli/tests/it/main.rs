@@ -18,3 +18,4 @@ mod poison;
 mod queues;
 mod standalone;
 mod values;
+mod waits;

@@ -446,10 +446,10 @@ impl FromPg for AuditRow {
     }
 }
 
-/// Columns of [`ApprovalRow`], of `approvals a`.
+/// Columns of [`ApprovalRow`], of `approvals a` and its instance `t`.
 macro_rules! approval_columns {
     () => {
-        "a.run_pk, a.ti_pk, a.try_number, a.prompt, a.options, a.who, a.default_answer, a.created_at, a.due_at, a.answer,
+        "a.run_pk, a.ti_pk, t.task_id, t.map_index, a.try_number, a.prompt, a.options, a.who, a.default_answer, a.created_at, a.due_at, a.answer,
          a.answered_by, a.answered_at"
     };
 }
@@ -460,6 +460,8 @@ impl FromPg for ApprovalRow {
         Ok(Self {
             run: RunPk(get(row, "run_pk")?),
             ti: TiPk(get(row, "ti_pk")?),
+            task_id: get(row, "task_id")?,
+            map_index: get(row, "map_index")?,
             try_number: get(row, "try_number")?,
             prompt: get(row, "prompt")?,
             options: get(row, "options")?,

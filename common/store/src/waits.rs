@@ -33,6 +33,9 @@ pub struct OtherRun {
 pub struct ApprovalRow {
     pub run: RunPk,
     pub ti: TiPk,
+    /// Of the instance, as `map_index`; read with it, not kept here.
+    pub task_id: String,
+    pub map_index: i32,
     pub try_number: i32,
     pub prompt: String,
     pub options: Vec<String>,

@@ -88,6 +88,14 @@ impl Client {
         body
     }
 
+    /// A PATCH, whatever comes of it.
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> (u16, Value) {
+        let (status, body) = Self::answer(self.request(Method::PATCH, path).json(body))
+            .await
+            .unwrap();
+        (status.as_u16(), body)
+    }
+
     /// Deploys one DAG file.
     pub(crate) async fn deploy(&self, yaml: &str) {
         let request = self.request(Method::POST, "/dags/deploy?file_name=test.yaml");

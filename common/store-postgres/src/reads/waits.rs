@@ -15,7 +15,7 @@ impl WaitReads for PgStore {
     async fn approvals(&self, filter: &ApprovalFilter) -> StoreResult<Page<ApprovalRow>> {
         macro_rules! matching {
             () => {
-                " FROM approvals a JOIN dag_runs r ON r.pk = a.run_pk
+                " FROM approvals a JOIN dag_runs r ON r.pk = a.run_pk JOIN task_instances t ON t.pk = a.ti_pk
                   WHERE ($1::bigint IS NULL OR a.run_pk = $1) AND ($2::text IS NULL OR r.dag_id = $2)
                     AND ($3::bigint IS NULL OR a.ti_pk = $3)
                     AND ($4::boolean IS NULL OR (a.answer IS NOT NULL) = $4)"

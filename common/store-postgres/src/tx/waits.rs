@@ -156,7 +156,7 @@ impl WaitTx for PgTx {
         const SQL: &str = concat!(
             "SELECT ",
             approval_columns!(),
-            " FROM approvals a WHERE a.ti_pk = $1 ORDER BY a.try_number DESC LIMIT 1"
+            " FROM approvals a JOIN task_instances t ON t.pk = a.ti_pk WHERE a.ti_pk = $1 ORDER BY a.try_number DESC LIMIT 1"
         );
         let row = self.optional(query(SQL).bind(ti.0)).await?;
         row.as_ref().map(ApprovalRow::from_pg).transpose()

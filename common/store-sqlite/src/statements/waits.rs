@@ -13,10 +13,10 @@ use gristmill_store::{ApprovalFilter, ApprovalRow, AwaitedEnd, OtherRun, Page, S
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// The columns of an approval `a`, in the order of [`ApprovalRecord`].
+/// The columns of an approval `a` of an instance `t`, in the order of [`ApprovalRecord`].
 macro_rules! approval_row {
     () => {
-        "json_array(a.run, a.ti, a.try_number, a.prompt, a.options, a.who, a.default_answer, a.created_at, a.due_at, \
+        "json_array(a.run, a.ti, t.task_id, t.map_index, a.try_number, a.prompt, a.options, a.who, a.default_answer, a.created_at, a.due_at, \
          a.answer, a.answered_by, a.answered_at)"
     };
 }
@@ -25,6 +25,8 @@ macro_rules! approval_row {
 struct ApprovalRecord {
     run: RunPk,
     ti: TiPk,
+    task_id: String,
+    map_index: i32,
     try_number: i32,
     prompt: String,
     options: Document<Vec<String>>,
@@ -42,6 +44,8 @@ impl From<ApprovalRecord> for ApprovalRow {
         Self {
             run: r.run,
             ti: r.ti,
+            task_id: r.task_id,
+            map_index: r.map_index,
             try_number: r.try_number,
             prompt: r.prompt,
             options: r.options.0,
@@ -166,7 +170,7 @@ impl Session {
         const SQL: &str = concat!(
             "SELECT ",
             approval_row!(),
-            " FROM approvals AS a WHERE a.ti = ?1 ORDER BY a.try_number DESC LIMIT 1"
+            " FROM approvals AS a JOIN task_instances AS t ON t.pk = a.ti WHERE a.ti = ?1 ORDER BY a.try_number DESC LIMIT 1"
         );
         let record: Option<ApprovalRecord> = self.row(SQL, args![ti.0]).await?;
         Ok(record.map(ApprovalRow::from))
@@ -195,7 +199,7 @@ impl Session {
     ) -> StoreResult<Page<ApprovalRow>> {
         macro_rules! matching {
             () => {
-                " FROM approvals AS a JOIN dag_runs AS r ON r.pk = a.run
+                " FROM approvals AS a JOIN dag_runs AS r ON r.pk = a.run JOIN task_instances AS t ON t.pk = a.ti
                   WHERE (?1 IS NULL OR a.run = ?1) AND (?2 IS NULL OR r.dag_id = ?2) AND (?3 IS NULL OR a.ti = ?3)
                     AND (?4 IS NULL OR (a.answer IS NOT NULL) = ?4)"
             };

@@ -456,6 +456,8 @@ async fn answered_or_due<T: Tx>(
         let asked = ApprovalRow {
             run: row.run,
             ti,
+            task_id: row.task_id.clone(),
+            map_index: row.map_index,
             try_number,
             prompt,
             options: task.options.clone(),

@@ -1,0 +1,265 @@
+//! Sensors, triggered DAGs and approvals: what waits without a worker.
+
+use crate::support::{Deployment, LATER, Run, SOON, Shape};
+use gristmill_testkit::wait;
+use serde_json::json;
+use wiremock::{Mock, MockServer, ResponseTemplate, matchers::path};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sensors_wait_without_slots_and_go_on_when_it_is_so() {
+    let server = MockServer::start().await;
+    Mock::given(path("/ready"))
+        .respond_with(ResponseTemplate::new(503))
+        .up_to_n_times(2)
+        .mount(&server)
+        .await;
+    Mock::given(path("/ready"))
+        .respond_with(ResponseTemplate::new(200).set_body_json(json!({"rows": 7})))
+        .mount(&server)
+        .await;
+    let shape = Shape {
+        slots: 1,
+        ..Shape::default()
+    };
+    let deployment = Deployment::of(shape).await;
+    let (dir, go_on) = (
+        deployment.dir().display().to_string(),
+        deployment.dir().join("a.csv"),
+    );
+    let yaml = format!(
+        "dag_id: sensors
+tasks:
+  file: {{sensor: {{file: \"{dir}/*.csv\", poke_interval: 200ms}}}}
+  up: {{sensor: {{http: {{url: {base}/ready, expect: {{check: json.rows > 5}}}}, poke_interval: 200ms}}}}
+  soon: {{sensor: {{delta: 1s}}}}
+  never: {{sensor: {{file: {dir}/never, poke_interval: 100ms, timeout: 1s, soft_fail: true}}}}
+  busy: {{shell: \"until [ -e {dir}/a.csv ]; do sleep 0.05; done; echo done\"}}
+  after: {{depends_on: [file, up, soon], shell: {{command: cat, stdin: \"{{{{ ti.xcom_pull('file') | length }}}} {{{{ ti.xcom_pull('up').rows }}}}\"}}}}
+",
+        base = server.uri()
+    );
+    let run = deployment.client.start("sensors", &yaml).await;
+    // While the only slot is taken.
+    deployment.client.task_is(&run, "busy", "running").await;
+    deployment.client.task_is(&run, "up", "success").await;
+    deployment.client.task_is(&run, "never", "skipped").await;
+    deployment
+        .client
+        .task_is(&run, "file", "up_for_reschedule")
+        .await;
+    let explained = deployment
+        .command(&["tasks", "explain", "sensors", &run.run_id, "file"])
+        .await;
+    assert!(explained.contains("is not there"), "{explained}");
+    assert_eq!(
+        deployment.client.instance(&run, "file").await["try_number"],
+        1
+    );
+    std::fs::write(go_on, "x").unwrap();
+    deployment.succeeds(&run, SOON).await;
+    assert_eq!(deployment.client.xcom(&run, "after").await, "1 7");
+    // One try each, however many pokes.
+    assert_eq!(
+        deployment
+            .sql("SELECT max(try_number) FROM task_attempts")
+            .await,
+        "1"
+    );
+    assert_eq!(
+        deployment.sql("SELECT string_agg(DISTINCT used::text, ',') FROM limits WHERE kind IN ('pool', 'queue')").await,
+        "0"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sensor_outlives_its_worker_at_no_cost_of_a_try() {
+    let server = MockServer::start().await;
+    Mock::given(path("/slow"))
+        .respond_with(ResponseTemplate::new(200).set_delay(std::time::Duration::from_secs(600)))
+        .up_to_n_times(1)
+        .mount(&server)
+        .await;
+    Mock::given(path("/slow"))
+        .respond_with(ResponseTemplate::new(200))
+        .mount(&server)
+        .await;
+    let mut deployment = Deployment::small().await;
+    let yaml = format!(
+        "dag_id: outlives
+tasks:
+  up: {{sensor: {{http: {{url: {}/slow, timeout: 10m}}, poke_interval: 200ms}}}}
+",
+        server.uri()
+    );
+    let run = deployment.client.start("outlives", &yaml).await;
+    wait::until("the first poke", SOON, async || {
+        let asked = server.received_requests().await.unwrap_or_default();
+        (!asked.is_empty()).then_some(())
+    })
+    .await
+    .unwrap();
+    deployment.workers.remove(0).kill().await.unwrap();
+    deployment.add_worker(4, &[]);
+    deployment.succeeds(&run, LATER).await;
+    let up = deployment.client.instance(&run, "up").await;
+    assert_eq!(
+        (&up["state"], &up["max_tries"]),
+        (&json!("success"), &json!(1))
+    );
+    assert_eq!(deployment.count_endings("lost").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_triggered_dag_runs_once_and_wakes_who_waits() {
+    let deployment = Deployment::small().await;
+    deployment
+        .client
+        .deploy(
+            "dag_id: child
+params: {n: {type: integer}}
+tasks:
+  t: {shell: \"echo $N; [ $N -lt 5 ]\", env: {N: \"{{ params.n }}\"}}
+",
+        )
+        .await;
+    let parent = "dag_id: parent
+tasks:
+  make: {shell: {command: \"echo 3\", output: json}}
+  waits: {depends_on: [make], trigger_dag: {dag_id: child, conf: {n: \"{{ ti.xcom_pull('make') }}\"}, wait: true}}
+  goes_on: {trigger_dag: {dag_id: child, params: {n: 9}}}
+  bad: {trigger_dag: {dag_id: child, params: {n: nine}}}
+  missing: {trigger_dag: no_such_dag}
+  fails: {trigger_dag: {dag_id: child, params: {n: 9}, wait: true}}
+  shrugs: {trigger_dag: {dag_id: child, params: {n: 9}, wait: true, propagate_failure: false}}
+  seen: {sensor: {dag: {dag_id: parent, task_id: goes_on}, poke_interval: 200ms}}
+";
+    let run = deployment.client.start("parent", parent).await;
+    assert_eq!(deployment.client.ended(&run, SOON).await["state"], "failed");
+    let of = async |task: &str| {
+        let instance = deployment.client.instance(&run, task).await;
+        let text = |key: &str| instance[key].as_str().unwrap_or_default().to_owned();
+        (text("state"), text("reason"))
+    };
+    for task in ["waits", "goes_on", "shrugs", "seen"] {
+        assert_eq!(of(task).await.0, "success", "{task}: {:?}", of(task).await);
+    }
+    let (state, reason) = of("bad").await;
+    assert!(state == "failed" && reason.contains("params.n"), "{reason}");
+    let (state, reason) = of("missing").await;
+    assert!(
+        state == "failed" && reason.contains("no_such_dag"),
+        "{reason}"
+    );
+    let (state, reason) = of("fails").await;
+    assert!(state == "failed" && reason.contains("failed"), "{reason}");
+    let value = deployment.client.xcom(&run, "waits").await;
+    assert_eq!(
+        (&value["dag_id"], &value["state"]),
+        (&json!("child"), &json!("success"))
+    );
+    let child = Run {
+        dag_id: "child".to_owned(),
+        run_id: value["run_id"].as_str().unwrap().to_owned(),
+    };
+    assert_eq!(deployment.client.xcom(&child, "t").await, "3");
+    let made = deployment
+        .sql(
+            "SELECT count(*) || ' ' || count(DISTINCT run_id) FROM dag_runs WHERE dag_id = 'child'",
+        )
+        .await;
+    assert_eq!(made, "4 4");
+    let awaited = "SELECT count(*) FROM dag_runs WHERE waiter_pk IS NOT NULL";
+    assert_eq!(deployment.sql(awaited).await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dags_that_trigger_each_other_end_at_a_depth() {
+    let deployment = Deployment::small().await;
+    let run = deployment
+        .client
+        .start("again", "dag_id: again\ntasks: {t: {trigger_dag: again}}\n")
+        .await;
+    deployment.succeeds(&run, SOON).await;
+    wait::until("the last run", LATER, async || {
+        let failed = "SELECT count(*) FROM dag_runs WHERE state = 'failed'";
+        (deployment.sql(failed).await == "1").then_some(())
+    })
+    .await
+    .unwrap();
+    let sql = "SELECT max(trigger_depth) || ' ' || max(reason) FROM dag_runs r JOIN task_instances t ON t.run_pk = r.pk";
+    let deepest = deployment.sql(sql).await;
+    assert!(
+        deepest.starts_with("32 ") && deepest.contains("circle"),
+        "{deepest}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_are_asked_and_only_those_named_may_answer() {
+    let deployment = Deployment::small().await;
+    let yaml = "dag_id: release
+tasks:
+  build: {shell: echo v7}
+  ask: {depends_on: [build], approval: {prompt: \"Release {{ ti.xcom_pull('build') }}?\"}}
+  ship: {depends_on: [ask], shell: echo shipped}
+  other: {approval: {who: [somebody-else]}}
+  no: {approval: {}}
+  not_shipped: {depends_on: [no], shell: echo shipped}
+  late: {approval: {timeout: 1s, default: approve}}
+  forgotten: {approval: {timeout: 1s, options: [red, blue]}}
+";
+    let run = deployment.client.start("release", yaml).await;
+    for task in ["ask", "other", "no"] {
+        deployment
+            .client
+            .task_is(&run, task, "awaiting_input")
+            .await;
+    }
+    let at = |task: &str| format!("{}/taskInstances/{task}/-1/hitlDetails", run.path());
+    let asked = deployment.client.get(&at("ask")).await;
+    assert_eq!(asked["subject"], "Release v7?");
+    assert_eq!(asked["response_received"], false);
+    let listed = format!("{}/hitlDetails?response_received=false", run.path());
+    let listed = deployment.client.get(&listed).await["total_entries"].as_i64();
+    assert!((3..=5).contains(&listed.unwrap()), "{listed:?}");
+    let explained = deployment
+        .command(&["tasks", "explain", "release", &run.run_id, "ask"])
+        .await;
+    assert!(explained.contains("an answer of op"), "{explained}");
+    let chosen = json!({"chosen_options": ["approve"]});
+    assert_eq!(deployment.client.patch(&at("other"), &chosen).await.0, 403);
+    let odd = json!({"chosen_options": ["maybe"]});
+    assert_eq!(deployment.client.patch(&at("ask"), &odd).await.0, 422);
+    deployment
+        .command(&["tasks", "approve", "release", &run.run_id, "ask"])
+        .await;
+    assert_eq!(deployment.client.patch(&at("ask"), &chosen).await.0, 409);
+    deployment
+        .command(&["tasks", "reject", "release", &run.run_id, "no"])
+        .await;
+    for (task, state) in [
+        ("ask", "success"),
+        ("ship", "success"),
+        ("no", "skipped"),
+        ("not_shipped", "skipped"),
+        ("late", "success"),
+        ("forgotten", "failed"),
+    ] {
+        deployment.client.task_is(&run, task, state).await;
+    }
+    assert_eq!(deployment.client.xcom(&run, "ask").await, "approve");
+    let said = deployment
+        .sql("SELECT answered_by FROM approvals WHERE answered_by <> 'timeout' ORDER BY 1 LIMIT 1")
+        .await;
+    let audited = deployment
+        .sql("SELECT DISTINCT actor FROM audit_log WHERE event = 'answer_approval' AND task_id IN ('ask', 'no')")
+        .await;
+    assert_eq!(said, audited);
+    // A wait of a run that is cancelled ends with it.
+    deployment
+        .client
+        .post(&format!("{}/cancel", run.path()), &json!({}))
+        .await;
+    assert_eq!(deployment.client.ended(&run, SOON).await["state"], "failed");
+    deployment.client.task_is(&run, "other", "skipped").await;
+}

@@ -19,7 +19,7 @@ lint: ## Check formatting, and clippy on every target with warnings as errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 
-bench: ## Measure every figure that has a target, but for chaos (PEERS=celery: Celery beside them)
+bench: ## Measure every figure that has a target, but for chaos (PEERS=celery, airflow or both: they beside it)
 	@scripts/setup.sh servers
 	scripts/bench.sh
 

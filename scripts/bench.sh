@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measures Gristmill on this machine, every figure that has a target. Arguments go to gristmill-loadtest instead, which
-# starts private servers unless GRISTMILL_TEST_{DATABASE,AMQP,REDIS}_URL name some. PEERS=celery measures Celery as well.
+# starts private servers unless GRISTMILL_TEST_{DATABASE,AMQP,REDIS}_URL name some. PEERS=celery,airflow measures Celery
+# and Airflow as well; one of them by its name alone.
 #
 # Release builds, without the data engine, which no benchmark here runs and which takes most of a release build's time.
 set -euo pipefail

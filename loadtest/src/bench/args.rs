@@ -43,7 +43,7 @@ pub struct BenchArgs {
     /// Seconds of idling to measure
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) idle: u64,
-    /// Others to measure in the same run, beside ours on the same broker; by hand, not in CI
+    /// Others to measure in the same run, one after the other, on the same servers as ours; by hand, not in CI
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(super) peers: Vec<PeerName>,
     /// What to print

@@ -14,50 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "lib"))
+from processes import cpu_seconds, percentile, pss_mib
+
 DEADLINE = 300.0
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def percentile(values, percent):
-    """Nearest rank, as in the bench."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
-
-
-def stat_of(pid):
-    """Parent and CPU seconds (own and of children that ended) of a process; None when it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return int(fields[1]), sum(int(field) for field in fields[11:15]) / TICKS
-
-
-def tree(root):
-    """The process and all its descendants, with their CPU seconds."""
-    table = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (stat := stat_of(int(entry))):
-            table[int(entry)] = stat
-    found, open_ = {}, [root]
-    while open_:
-        pid = open_.pop()
-        if pid in table:
-            found[pid] = table[pid][1]
-            open_.extend(child for child, (parent, _) in table.items() if parent == pid)
-    return found
-
-
-def pss_mib(root):
-    total = 0
-    for pid in tree(root):
-        try:
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1])
-        except OSError:
-            pass
-    return total / 1024
 
 
 class Ledger:
@@ -92,8 +52,7 @@ class Bench:
 
     def cpu(self):
         """CPU seconds of worker and servers so far."""
-        pids = [self.worker.pid] + self.args.server_pid
-        return sum(sum(tree(pid).values()) for pid in pids)
+        return cpu_seconds([self.worker.pid] + self.args.server_pid)
 
     def warm_up(self):
         self.ledger.reset()
@@ -104,11 +63,10 @@ class Bench:
 
     def idle(self):
         time.sleep(3)
-        pids = [self.worker.pid] + self.args.server_pid
-        before, worker_before = self.cpu(), sum(tree(self.worker.pid).values())
+        before, worker_before = self.cpu(), cpu_seconds([self.worker.pid])
         time.sleep(self.args.idle)
         self.rate = (self.cpu() - before) / self.args.idle
-        used = sum(tree(self.worker.pid).values()) - worker_before
+        used = cpu_seconds([self.worker.pid]) - worker_before
         return {
             "idle_cpu": used * 60 / self.args.idle,
             "idle_cpu_all": self.rate * 60,

@@ -2,10 +2,7 @@
 //!
 //! One bad file never hides the good ones: each file is read by itself, and what is wrong is told with its place.
 
-use gristmill_common::{
-    dagfile::{self, Diagnostic, Parsed, Severity},
-    spec::Schedule,
-};
+use gristmill_common::dagfile::{self, Diagnostic, Parsed, Severity};
 use gristmill_objects::{
     ObjectError, ObjectStore,
     bundle::{BundleError, Packed, pack},
@@ -162,7 +159,7 @@ async fn deploy(
         if mode == DeployMode::Deploy {
             let new = NewDagVersion {
                 spec_hash: dagfile::spec_hash(&spec),
-                schedule: schedule_text(&spec.schedule),
+                schedule: spec.schedule.text(),
                 source: text,
                 fileloc: fileloc.clone(),
                 bundle: bundle.map(str::to_owned),
@@ -305,15 +302,5 @@ fn error(file: &str, path: &str, message: String) -> Diagnostic {
         message,
         expected: None,
         suggestion: None,
-    }
-}
-
-/// A schedule for display.
-fn schedule_text(schedule: &Schedule) -> Option<String> {
-    match schedule {
-        Schedule::Manual => None,
-        Schedule::Cron(expression) => Some(expression.clone()),
-        Schedule::Every(span) => Some(format!("every {span}")),
-        Schedule::Once => Some("@once".to_owned()),
     }
 }

@@ -30,6 +30,10 @@ key!(
     VersionPk
 );
 key!(
+    /// Database key of a backfill; users see it as its id.
+    BackfillPk
+);
+key!(
     /// Counts the dispatches of one task instance: every dispatch, whatever its cause, takes the next one. What carries
     /// an older fence is stale and refused. 0 means never dispatched.
     Fence

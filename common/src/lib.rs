@@ -1,6 +1,7 @@
 //! The domain of Gristmill: DAG specifications, states and their transitions, trigger rules, retries, messages, and the
 //! scheduling engine. Everything here is pure: no clock, no network, no database, no async runtime.
 
+pub mod asset;
 #[cfg(test)]
 mod cpu_time;
 pub mod dagfile;

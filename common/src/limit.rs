@@ -1,12 +1,14 @@
 //! Limits as rows: each has a cap and what is used of it, and is spent by `used + n <= cap`.
 
-use crate::ids::RunPk;
+use crate::ids::{BackfillPk, RunPk};
 use serde::{Deserialize, Serialize};
 
 /// Names one limit. The order is the order in which limits are locked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum LimitKey {
-    /// `max_active_runs` of a DAG; counts runs in state `running`.
+    /// `max_active_runs` of a backfill; counts its runs in state `running`.
+    Backfill { id: BackfillPk },
+    /// `max_active_runs` of a DAG; counts runs in state `running` that are not of a backfill.
     DagRuns { dag_id: String },
     /// Slots of a pool; counts `pool_slots` of the task instances that occupy it.
     Pool { name: String },
@@ -34,6 +36,7 @@ impl LimitKey {
     /// The row's primary key: `(kind, name)`. Sorted by it, keys are in lock order.
     pub fn columns(&self) -> (&'static str, String) {
         match self {
+            Self::Backfill { id } => ("backfill", id.to_string()),
             Self::DagRuns { dag_id } => ("dag_runs", dag_id.clone()),
             Self::Pool { name } => ("pool", name.clone()),
             Self::Queue { name } => ("queue", name.clone()),

@@ -21,18 +21,18 @@ pub struct RetryIdentity<'a> {
 
 /// The delay after the `failures`-th user failure (1 for the first).
 ///
-/// Constant without `retry_exponential_backoff`. With it (a multiplier above 0) the base is
+/// Constant without `retry_exponential_backoff`, or with 1. With another multiplier the base is
 /// `ceil(retry_delay × multiplier^(failures-1))`, at least one second, and a jitter that depends only on the identity
 /// spreads the delay over `[base, 2 × base)`; a day and then `max_retry_delay` bound it.
 pub fn delay(task: &TaskSpec, failures: i32, identity: RetryIdentity<'_>) -> Duration {
     let constant = task.retry_delay.chrono();
     let multiplier = task.retry_exponential_backoff;
-    let wait = if multiplier > 0.0 {
+    let wait = if multiplier > 0.0 && multiplier != 1.0 {
         let exponent = (failures - 1).max(0);
         let base = (task.retry_delay.as_secs_f64() * multiplier.powi(exponent))
             .ceil()
             .clamp(1.0, LONGEST_BACKOFF_SECS) as u64;
-        let spread = base + jitter(identity, failures) % base;
+        let spread = base + jitter(identity, failures, base);
         Duration::milliseconds((spread.min(LONGEST_BACKOFF_SECS as u64) * 1000) as i64)
     } else {
         constant
@@ -41,17 +41,20 @@ pub fn delay(task: &TaskSpec, failures: i32, identity: RetryIdentity<'_>) -> Dur
         .map_or(wait, |max| wait.min(max.chrono()))
 }
 
-fn jitter(identity: RetryIdentity<'_>, failures: i32) -> u64 {
+/// Below `bound`: a hash modulo it, the very one that Airflow takes.
+fn jitter(identity: RetryIdentity<'_>, failures: i32, bound: u64) -> u64 {
     let text = format!(
         "{}#{}#{}#{failures}",
         identity.dag_id,
         identity.task_id,
-        identity.date.format("%Y-%m-%dT%H:%M:%S%.f%:z")
+        identity
+            .date
+            .format("%Y-%m-%d %H:%M:%S%.6f%:z")
+            .to_string()
+            .replace(".000000", "")
     );
-    let digest = Sha1::digest(text.as_bytes());
-    let mut last = [0; 8];
-    last.copy_from_slice(&digest[12..20]);
-    u64::from_be_bytes(last)
+    let byte = |remainder: u64, byte: &u8| (remainder * 256 + u64::from(*byte)) % bound;
+    Sha1::digest(text.as_bytes()).iter().fold(0, byte)
 }
 
 #[cfg(test)]

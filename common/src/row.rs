@@ -1,7 +1,8 @@
 //! Runs and task instances as the stores keep them.
 
 use crate::{
-    ids::{Dispatch, Fence, RunPk, TaskIdx, TiPk, UNMAPPED, VersionPk},
+    ids::{BackfillPk, Dispatch, Fence, RunPk, TaskIdx, TiPk, UNMAPPED, VersionPk},
+    limit::LimitKey,
     state::{RunState, TaskState},
     trigger_rule::Counters,
 };
@@ -22,6 +23,8 @@ pub struct RunRow {
     pub run_type: RunType,
     /// Who made it: `rest_api`, `cli`, `timetable`, …
     pub triggered_by: String,
+    /// The backfill that it belongs to, and whose limit it counts against instead of its DAG's.
+    pub backfill: Option<BackfillPk>,
     pub logical_date: Option<DateTime<Utc>>,
     pub data_interval_start: Option<DateTime<Utc>>,
     pub data_interval_end: Option<DateTime<Utc>>,
@@ -49,6 +52,18 @@ pub struct RunRow {
     pub failed_leaves: i32,
 }
 
+impl RunRow {
+    /// The limit on runs that it counts against while it is running.
+    pub fn limit(&self) -> LimitKey {
+        match self.backfill {
+            Some(id) => LimitKey::Backfill { id },
+            None => LimitKey::DagRuns {
+                dag_id: self.dag_id.clone(),
+            },
+        }
+    }
+}
+
 /// What made a run (Airflow's names).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -58,15 +73,26 @@ pub enum RunType {
     Backfill,
     /// A `trigger_dag` task of another run.
     OperatorTriggered,
+    /// Updates of assets.
+    AssetTriggered,
 }
 
 impl RunType {
+    pub const ALL: [Self; 5] = [
+        Self::Manual,
+        Self::Scheduled,
+        Self::Backfill,
+        Self::OperatorTriggered,
+        Self::AssetTriggered,
+    ];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Manual => "manual",
             Self::Scheduled => "scheduled",
             Self::Backfill => "backfill",
             Self::OperatorTriggered => "operator_triggered",
+            Self::AssetTriggered => "asset_triggered",
         }
     }
 }
@@ -81,15 +107,10 @@ impl FromStr for RunType {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [
-            Self::Manual,
-            Self::Scheduled,
-            Self::Backfill,
-            Self::OperatorTriggered,
-        ]
-        .into_iter()
-        .find(|t| t.as_str() == text)
-        .ok_or_else(|| format!("{text:?} is not a run type"))
+        Self::ALL
+            .into_iter()
+            .find(|t| t.as_str() == text)
+            .ok_or_else(|| format!("{text:?} is not a run type"))
     }
 }
 

@@ -4,7 +4,7 @@
 //! tasks, dependencies resolved to task ids, and the tasks stand in a topological order: their position is their
 //! [`TaskIdx`]. The grammar of the file itself is in `docs/dag-format.md`.
 
-use crate::{ids::TaskIdx, span::Span, trigger_rule::TriggerRule};
+use crate::{asset::Asset, ids::TaskIdx, span::Span, trigger_rule::TriggerRule};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 mod data;
 mod flow;
 mod http;
+mod schedule;
 mod shell;
 mod wait;
 
@@ -22,6 +23,7 @@ pub use data::{
 };
 pub use flow::{BranchTask, Decider, ShortCircuitTask, Teardown};
 pub use http::{HttpBody, HttpExpect, HttpTask};
+pub use schedule::{AssetSchedule, Overlap, Schedule};
 pub use shell::{OutputMode, ResourceLimits, ShellTask};
 pub use wait::{
     ApprovalTask, OnReject, OtherDag, POKE_QUEUE_SUFFIX, REJECT, SensorOn, SensorTask, SqlQuery,
@@ -54,6 +56,14 @@ pub struct DagSpec {
     pub catchup: bool,
     #[serde(default)]
     pub data_interval: DataInterval,
+    /// Scheduled runs start up to this much later than their time: how much follows from the DAG's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<Span>,
+    #[serde(default, skip_serializing_if = "Overlap::is_default")]
+    pub overlap: Overlap,
+    /// After so many failed runs in a row the DAG is paused; 0: never.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_consecutive_failed_dag_runs: u32,
     /// Runs of this DAG in state `running` at one time.
     #[serde(default = "sixteen")]
     pub max_active_runs: u32,
@@ -76,23 +86,12 @@ fn utc() -> chrono_tz::Tz {
     chrono_tz::UTC
 }
 
-fn sixteen() -> u32 {
-    16
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
-/// When runs are made by themselves.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Schedule {
-    /// Only when triggered.
-    #[default]
-    Manual,
-    /// A cron expression of 5 or 6 fields (presets such as `@daily` are stored as their expression).
-    Cron(String),
-    /// Every so often, counted from `start_date`.
-    Every(Span),
-    /// Once, at `start_date`.
-    Once,
+fn sixteen() -> u32 {
+    16
 }
 
 /// Which data interval a scheduled run carries.
@@ -159,6 +158,12 @@ pub struct TaskSpec {
     /// It cleans up after setups, whatever happened in between.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teardown: Option<Teardown>,
+    /// Assets that it reads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inlets: Vec<Asset>,
+    /// Assets that it updates: its success is an event of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outlets: Vec<Asset>,
 }
 
 fn five_minutes() -> Span {

@@ -2,11 +2,13 @@
 //!
 //! A schedule is a set of *ticks*: the instants at which a run becomes due (`run_after`). With
 //! [`DataInterval::Preceding`] a run covers the interval from the tick before to its own tick and its `logical_date` is
-//! the interval's start; with [`DataInterval::None`] everything is the tick itself.
+//! the interval's start; with [`DataInterval::None`] everything is the tick itself. A jitter moves the instant at which the
+//! run is made, and nothing else.
 
 use crate::spec::{DagSpec, DataInterval, Schedule};
 use chrono::{DateTime, Duration, TimeZone, Utc};
 use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
 
 mod cron;
 
@@ -32,10 +34,15 @@ pub enum TimetableError {
     ZeroInterval,
 }
 
+/// From one continuous run to the next at least, so that runs that end at once do not come without a pause.
+const CONTINUOUS_PAUSE: Duration = Duration::seconds(1);
+
 /// A DAG's schedule, ready to be asked.
 #[derive(Debug, Clone)]
 pub struct Timetable {
     ticks: Ticks,
+    /// A run is made so much after its tick.
+    delay: Duration,
     interval: DataInterval,
     /// Of the file: the first run's logical date is not before it.
     start_date: Option<DateTime<Utc>>,
@@ -47,12 +54,15 @@ pub struct Timetable {
 
 #[derive(Debug, Clone)]
 enum Ticks {
-    Cron(Box<CronTicks>),
+    /// One for each expression.
+    Cron(Vec<CronTicks>),
     Every {
         step: Duration,
         anchor: DateTime<Utc>,
     },
     Once(DateTime<Utc>),
+    /// Whenever the run before has ended.
+    Continuous,
 }
 
 impl Timetable {
@@ -61,15 +71,11 @@ impl Timetable {
     pub fn of(spec: &DagSpec, since: DateTime<Utc>) -> Result<Option<Self>, TimetableError> {
         let ticks = match &spec.schedule {
             Schedule::Manual => return Ok(None),
-            Schedule::Cron(expression) => {
-                let ticks = CronTicks::new(expression, spec.timezone).map_err(|problem| {
-                    TimetableError::Cron {
-                        expression: expression.clone(),
-                        problem,
-                    }
-                })?;
-                Ticks::Cron(Box::new(ticks))
+            Schedule::Assets(assets) if assets.cron.is_empty() => return Ok(None),
+            Schedule::Cron(_) | Schedule::Crons(_) | Schedule::Assets(_) => {
+                Ticks::Cron(crons(spec.schedule.crons(), spec.timezone)?)
             }
+            Schedule::Continuous => Ticks::Continuous,
             Schedule::Every(span) if span.millis() == 0 => {
                 return Err(TimetableError::ZeroInterval);
             }
@@ -86,8 +92,13 @@ impl Timetable {
         } else {
             spec.data_interval
         };
+        let delay = match (&ticks, spec.jitter) {
+            (Ticks::Continuous, _) | (_, None) => Duration::zero(),
+            (_, Some(jitter)) => delay(&spec.dag_id, jitter.millis()),
+        };
         Ok(Some(Self {
             ticks,
+            delay,
             interval,
             start_date: spec.start_date,
             since,
@@ -99,18 +110,57 @@ impl Timetable {
     /// The run after the newest scheduled one, whose `run_after` was `last` (`None`: there was none yet). It may lie in the
     /// future: the caller makes it once `run_after <= now`. With `catchup: false` only the latest of the missed runs is
     /// given. `None`: no run will ever follow.
+    ///
+    /// Of a continuous schedule: the run that follows now that the one before has ended.
     pub fn next_after(&self, last: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Option<NextRun> {
+        let run = match self.ticks {
+            Ticks::Continuous => Some(self.continuous(last, now)),
+            _ => self.next_tick(last, now).and_then(|tick| self.run_at(tick)),
+        };
+        run.filter(|run| self.end_date.is_none_or(|end| run.logical_date <= end))
+    }
+
+    fn next_tick(&self, last: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let mut tick = self.first_tick()?;
         if let Some(last) = last {
-            tick = tick.max(self.tick_after(last)?);
+            tick = tick.max(self.tick_after(last - self.delay)?);
         }
         if !self.catchup
-            && let Some(latest) = self.tick_at_or_before(now)
+            && let Some(latest) = self.tick_at_or_before(now - self.delay)
         {
             tick = tick.max(latest);
         }
-        self.run_at(tick)
-            .filter(|run| self.end_date.is_none_or(|end| run.logical_date <= end))
+        Some(tick)
+    }
+
+    fn continuous(&self, last: Option<DateTime<Utc>>, now: DateTime<Utc>) -> NextRun {
+        let (start, end) = match last {
+            Some(last) => (last, now.max(last + CONTINUOUS_PAUSE)),
+            None => {
+                let start = self.start_date.unwrap_or(self.since);
+                (start, now.max(start))
+            }
+        };
+        let start = match self.interval {
+            DataInterval::None => end,
+            DataInterval::Preceding => start,
+        };
+        NextRun {
+            logical_date: start,
+            interval_start: start,
+            interval_end: end,
+            run_after: end,
+        }
+    }
+
+    /// Whether its runs follow from dates, so that runs of the past can be made up for.
+    pub fn is_periodic(&self) -> bool {
+        matches!(self.ticks, Ticks::Cron(_) | Ticks::Every { .. })
+    }
+
+    /// Whether a run is due only when the one before has ended.
+    pub fn is_continuous(&self) -> bool {
+        matches!(self.ticks, Ticks::Continuous)
     }
 
     /// The run that follows one that was due at `tick`, whatever `catchup` and `end_date` say.
@@ -151,7 +201,7 @@ impl Timetable {
             logical_date: start,
             interval_start: start,
             interval_end: tick,
-            run_after: tick,
+            run_after: tick + self.delay,
         })
     }
 
@@ -178,22 +228,46 @@ impl Timetable {
 
     fn tick_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match &self.ticks {
-            Ticks::Cron(cron) => cron.after(after),
+            Ticks::Cron(crons) => crons.iter().filter_map(|cron| cron.after(after)).min(),
             Ticks::Every { step, anchor } => grid(*step, *anchor, after, 1),
             Ticks::Once(at) => Some(*at).filter(|at| *at > after),
+            Ticks::Continuous => None,
         }
     }
 
     fn tick_before(&self, before: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match &self.ticks {
-            Ticks::Cron(cron) => cron.before(before),
+            Ticks::Cron(crons) => crons.iter().filter_map(|cron| cron.before(before)).max(),
             // The tick at or before the last representable instant before `before`.
             Ticks::Every { step, anchor } => {
                 grid(*step, *anchor, before - Duration::nanoseconds(1), 0)
             }
             Ticks::Once(at) => Some(*at).filter(|at| *at < before),
+            Ticks::Continuous => None,
         }
     }
+}
+
+fn crons(
+    expressions: &[String],
+    timezone: chrono_tz::Tz,
+) -> Result<Vec<CronTicks>, TimetableError> {
+    let ticks = |expression: &String| {
+        CronTicks::new(expression, timezone).map_err(|problem| TimetableError::Cron {
+            expression: expression.clone(),
+            problem,
+        })
+    };
+    expressions.iter().map(ticks).collect()
+}
+
+/// A jitter's share of this DAG: the same whenever it is computed, and spread evenly over DAGs.
+fn delay(dag_id: &str, jitter_millis: i64) -> Duration {
+    let digest = Sha1::digest(dag_id.as_bytes());
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest[..8]);
+    let share = u128::from(u64::from_be_bytes(first)) * jitter_millis.max(0) as u128 >> 64;
+    Duration::milliseconds(share as i64)
 }
 
 /// The last point of the grid `anchor + k × step` that is not after `at`, moved on by `steps`.

@@ -194,7 +194,7 @@ CREATE TABLE outbox (
 ) STRICT;
 
 CREATE TABLE limits (
-    kind        TEXT NOT NULL CHECK (kind IN ('dag_runs', 'pool', 'queue', 'task', 'task_in_run')),
+    kind        TEXT NOT NULL CHECK (kind IN ('backfill', 'dag_runs', 'pool', 'queue', 'task', 'task_in_run')),
     name        TEXT NOT NULL,
     -- -1: unlimited. A cap may be lowered below what is used.
     cap         INTEGER NOT NULL CHECK (cap >= -1),

@@ -19,7 +19,9 @@ pub(crate) async fn run(handle: Arc<SchedulerHandle>) {
         }
         tokio::select! {
             () = handle.store.run_changed(seen, AT_LEAST_EVERY) => {}
-            _ = handle.wait_for(&handle.wake_runs, |to_do| to_do.queued_runs || to_do.due_dags || to_do.runs_to_stop) => {}
+            _ = handle.wait_for(&handle.wake_runs, |to_do| {
+                to_do.queued_runs || to_do.due_dags || to_do.runs_to_stop || to_do.overlaps
+            }) => {}
         }
     }
 }
@@ -32,6 +34,14 @@ async fn attend(handle: &Arc<SchedulerHandle>, to_do: ToDo) -> bool {
         match repeat::until_answered("stopping runs", || store.stop_due_runs(&context)).await {
             Ok(applied) => effects::carry_out(handle, applied),
             Err(error) => tracing::error!(%error, "cannot stop runs"),
+        }
+    }
+    if to_do.overlaps {
+        let context = handle.context();
+        let stop = || store.stop_overlapped_runs(&context);
+        match repeat::until_answered("cancelling overlapped runs", stop).await {
+            Ok(applied) => effects::carry_out(handle, applied),
+            Err(error) => tracing::error!(%error, "cannot cancel overlapped runs"),
         }
     }
     let mut made = 0;

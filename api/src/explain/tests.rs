@@ -31,6 +31,7 @@ fn facts() -> Facts {
         state: RunState::Running,
         run_type: RunType::Manual,
         triggered_by: "cli".into(),
+        backfill: None,
         logical_date: None,
         data_interval_start: None,
         data_interval_end: None,

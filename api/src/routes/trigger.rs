@@ -209,6 +209,7 @@ fn new_run(
         version: version.pk,
         run_type: RunType::Manual,
         triggered_by: by.to_owned(),
+        backfill: None,
         logical_date,
         data_interval_start: interval.map(|(start, _)| start),
         data_interval_end: interval.map(|(_, end)| end),

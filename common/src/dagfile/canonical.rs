@@ -1,11 +1,18 @@
 //! A specification written out again, in the file's grammar.
 
+use crate::asset::AssetCondition;
 use crate::spec::{DagSpec, DataPhase, Schedule, TaskKind, TaskSpec};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 /// Keys of a `data` task that only its plan carries.
-const OF_THE_PLAN: [&str; 4] = ["depends_on", "trigger_rule", "depends_on_past", "doc_md"];
+const OF_THE_PLAN: [&str; 5] = [
+    "depends_on",
+    "trigger_rule",
+    "depends_on_past",
+    "doc_md",
+    "inlets",
+];
 
 /// The specification in the grammar of the file, every default written out: `parse_json` of it gives the same
 /// specification again.
@@ -30,6 +37,12 @@ pub fn to_json(spec: &DagSpec) -> Value {
                         if let Some(of_plan) = value.remove(key) {
                             whole.insert(key.to_owned(), of_plan);
                         }
+                    }
+                    // What the task updates, its commit publishes.
+                    if let Some(commit) = phase(spec, id, "commit")
+                        && !commit.outlets.is_empty()
+                    {
+                        whole.insert("outlets".to_owned(), json!(commit.outlets));
                     }
                     if let Some(Value::Object(data)) = whole.get_mut("data") {
                         data.remove("phase");
@@ -67,6 +80,24 @@ fn schedule(schedule: &Schedule) -> Value {
         Schedule::Cron(expression) => json!(expression),
         Schedule::Every(span) => json!(format!("every {span}")),
         Schedule::Once => json!("@once"),
+        Schedule::Continuous => json!("@continuous"),
+        Schedule::Crons(expressions) => json!(expressions),
+        Schedule::Assets(assets) => {
+            let mut written = condition(&assets.when);
+            if !assets.cron.is_empty() {
+                written["cron"] = json!(assets.cron);
+            }
+            written
+        }
+    }
+}
+
+fn condition(condition: &AssetCondition) -> Value {
+    let list = |parts: &[AssetCondition]| parts.iter().map(self::condition).collect::<Vec<_>>();
+    match condition {
+        AssetCondition::Asset(name) => json!(name),
+        AssetCondition::Any(parts) => json!({ "any": list(parts) }),
+        AssetCondition::All(parts) => json!({ "all": list(parts) }),
     }
 }
 

@@ -382,9 +382,12 @@ impl Reader<'_> {
                 data.insert("phase".to_owned(), json!(phase));
             }
             if phase != DataPhase::Plan {
-                for key in ["trigger_rule", "depends_on_past", "doc_md"] {
+                for key in ["trigger_rule", "depends_on_past", "doc_md", "inlets"] {
                     value.remove(key);
                 }
+            }
+            if phase != DataPhase::Commit {
+                value.remove("outlets");
             }
             if phase == DataPhase::Part {
                 let partitions = format!("{{{{ ti.xcom_pull('{id}.plan').partitions }}}}");

@@ -1,6 +1,7 @@
 //! The grammar of DAG files, as one table: the parser checks by it, the JSON Schema for editors and the tables of
 //! `docs/dag-format.md` are made from it.
 
+mod assets;
 mod dag;
 mod data;
 mod flow;
@@ -10,8 +11,8 @@ mod shell;
 mod task;
 mod wait;
 
+pub(crate) use assets::SCHEDULE as ASSET_SCHEDULE;
 pub(crate) use dag::DAG;
-pub(crate) use later::ASSETS;
 pub(crate) use task::{GROUP, TASK};
 pub(crate) use wait::SENSOR_ON;
 #[cfg(test)]
@@ -41,6 +42,11 @@ pub(crate) enum Ty {
     Date,
     Timezone,
     Schedule,
+    /// A cron expression or preset.
+    Cron,
+    AssetName,
+    /// An asset's name, or a mapping of `any` or `all` of such.
+    AssetCondition,
     Enum(&'static [&'static str]),
     List(&'static Ty),
     /// A list, or one of its items alone.
@@ -181,8 +187,11 @@ impl Ty {
             Self::Date => "a date such as 2026-01-01 or 2026-01-01T08:30:00+09:00".into(),
             Self::Timezone => "an IANA time zone such as Asia/Seoul".into(),
             Self::Schedule => {
-                "a cron expression, a preset such as @daily, \"every 15m\", @once or null".into()
+                "a cron expression or preset such as @daily, a list of them, \"every 15m\", @once, @continuous, a mapping (a schedule by assets) or null".into()
             }
+            Self::Cron => "a cron expression or a preset such as @daily".into(),
+            Self::AssetName => "an asset's name".into(),
+            Self::AssetCondition => "an asset's name, or a mapping with `any` or `all`".into(),
             Self::Enum(members) => format!("one of {}", members.join(", ")),
             Self::List(item) => format!("a list, each item {}", item.expected()),
             Self::OneOrMany(item) => {

@@ -65,7 +65,7 @@ fn check_dag(reader: &mut Reader<'_>, root: &Node, dag: &Map<String, Value>) {
             reader.warn_at(&spot, "catchup without a start_date has nothing to catch up with: runs begin at the deployment");
         }
     }
-    for name in ["end_date", "data_interval"] {
+    for name in ["end_date", "data_interval", "jitter", "overlap"] {
         if given(name).is_some() && !scheduled {
             let spot = spot(reader, name);
             reader.warn_at(&spot, format!("{name} has no effect without a schedule"));

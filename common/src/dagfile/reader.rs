@@ -9,6 +9,7 @@ use super::{
 use serde_json::{Map, Value};
 
 mod scalars;
+mod schedule;
 mod special;
 
 pub(super) use special::is_identifier;
@@ -272,6 +273,8 @@ impl<'a> Reader<'a> {
             Ty::Json => Some(self.json_value(node)),
             Ty::Params => self.params(node),
             Ty::Expand => self.expand(node),
+            Ty::Schedule => self.schedule(node),
+            Ty::AssetCondition => self.asset_condition(node),
             // The DAG and task readers take these apart themselves.
             Ty::Tasks | Ty::DefaultArgs => None,
             _ => self.scalar(node, ty),

@@ -86,7 +86,20 @@ fn value(ty: &Ty, definitions: &mut Map<String, Value>) -> Value {
         Ty::Name => json!({ "type": "string", "pattern": "^[A-Za-z0-9_.-]{1,250}$" }),
         Ty::Span | Ty::Size => json!({ "type": ["string", "number"] }),
         Ty::Schedule => {
-            json!({ "type": "string", "examples": ["@daily", "0 2 * * *", "every 15m", "@once"] })
+            let examples = ["@daily", "0 2 * * *", "every 15m", "@once", "@continuous"];
+            json!({ "anyOf": [
+                { "type": "string", "examples": examples },
+                { "type": "array", "minItems": 1, "items": { "type": "string" } },
+                reference(&super::grammar::ASSET_SCHEDULE, definitions),
+            ] })
+        }
+        Ty::Cron => json!({ "type": "string", "examples": ["@daily", "0 2 * * *"] }),
+        Ty::AssetName => {
+            json!({ "type": "string", "minLength": 1, "maxLength": crate::asset::MAX_NAME })
+        }
+        Ty::AssetCondition => {
+            let nested = reference(&super::grammar::ASSET_SCHEDULE, definitions);
+            json!({ "anyOf": [{ "type": "string" }, nested] })
         }
         Ty::Enum(members) => json!({ "enum": members }),
         Ty::List(item) => json!({ "type": "array", "items": value(item, definitions) }),

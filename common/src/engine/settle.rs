@@ -4,7 +4,6 @@ use super::{WorkingSet, flow::skip_decided, working_set::Ended};
 use crate::{
     fault,
     ids::{RunPk, TaskIdx, TiPk},
-    limit::LimitKey,
     spec::TaskKind,
     state::{RunState, TaskState},
     transition,
@@ -209,8 +208,8 @@ fn end_runs(ws: &mut WorkingSet) {
             RunState::Success
         };
         run.ended_at = Some(now);
-        let dag_id = run.dag_id.clone();
-        ws.spend(LimitKey::DagRuns { dag_id }, -1);
+        let limit = run.limit();
+        ws.spend(limit, -1);
         ws.ended_runs.push(pk);
     }
 }

@@ -3,7 +3,6 @@
 use super::{Plan, WorkingSet, settle::evaluate};
 use crate::{
     ids::{Fence, RunPk, TaskIdx, TiPk, UNMAPPED},
-    limit::LimitKey,
     row::{RunRow, TiRow},
     spec::{DEFAULT_POOL, POKE_QUEUE_SUFFIX, TaskSpec},
     state::{RunState, TaskState},
@@ -22,12 +21,7 @@ pub fn start_run(ws: &mut WorkingSet, run: RunPk) -> Option<Vec<TiRow>> {
     row.started_at = Some(now);
     row.unfinished_tasks = plan.spec.tasks.len() as i32;
     let row = row.clone();
-    ws.spend(
-        LimitKey::DagRuns {
-            dag_id: row.dag_id.clone(),
-        },
-        1,
-    );
+    ws.spend(row.limit(), 1);
     Some(
         (0..)
             .zip(&plan.spec.tasks)

@@ -37,16 +37,18 @@ pub fn check_cron(expression: &str) -> Result<(), String> {
 }
 
 fn compile(expression: &str) -> Result<Cron, String> {
-    let mut fields: Vec<&str> = expression.split_whitespace().collect();
+    let mut fields: Vec<String> = expression.split_whitespace().map(str::to_owned).collect();
     match fields.len() {
-        5 => {}
-        // croner wants the seconds first.
-        6 => fields.rotate_right(1),
+        5 | 6 => fields[4] = last_weekdays(&fields[4]),
         n => {
             return Err(format!(
                 "it has {n} fields, not 5 (minute hour day month weekday) or 6 (… second)"
             ));
         }
+    }
+    if fields.len() == 6 {
+        // croner wants the seconds first.
+        fields.rotate_right(1);
     }
     CronParser::builder()
         .seconds(Seconds::Optional)
@@ -54,6 +56,15 @@ fn compile(expression: &str) -> Result<Cron, String> {
         .build()
         .parse(&fields.join(" "))
         .map_err(|error| error.to_string())
+}
+
+/// The last Friday of a month is `L5` to Airflow and `5L` to croner.
+fn last_weekdays(field: &str) -> String {
+    let turn = |part: &str| match part.strip_prefix(['L', 'l']) {
+        Some(day) if !day.is_empty() => format!("{day}L"),
+        _ => part.to_owned(),
+    };
+    field.split(',').map(turn).collect::<Vec<_>>().join(",")
 }
 
 /// See the module.

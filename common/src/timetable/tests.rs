@@ -2,6 +2,8 @@ use super::*;
 use rstest::rstest;
 use serde_json::{Value, json};
 
+mod conformance;
+
 fn at(text: &str) -> DateTime<Utc> {
     DateTime::parse_from_rfc3339(text).unwrap().to_utc()
 }
@@ -305,4 +307,107 @@ fn dates(#[case] text: &str, #[case] timezone: &str, #[case] expected: Option<&s
         parse_date(text, timezone.parse().unwrap()),
         expected.map(at)
     );
+}
+
+/// Run times of a schedule, as many as asked for.
+fn run_times(spec: Value, n: usize) -> Vec<DateTime<Utc>> {
+    let table = table(spec);
+    let now = at("2100-01-01T00:00:00Z");
+    std::iter::successors(table.next_after(None, now), |run| {
+        table.next_after(Some(run.run_after), now)
+    })
+    .take(n)
+    .map(|run| run.run_after)
+    .collect()
+}
+
+#[test]
+fn several_crons_fire_at_the_times_of_any() {
+    let spec = json!({
+        "schedule": {"crons": ["0 1 * * *", "0 5 * * 0"]}, "start_date": "2026-01-03T00:00:00Z", "catchup": true,
+        "data_interval": "none",
+    });
+    let wanted = [
+        "2026-01-03T01:00:00Z",
+        "2026-01-04T01:00:00Z",
+        "2026-01-04T05:00:00Z",
+        "2026-01-05T01:00:00Z",
+    ];
+    assert_eq!(run_times(spec, 4), wanted.map(at));
+}
+
+#[test]
+fn a_jitter_moves_when_runs_are_made_and_nothing_else() {
+    let spec = |dag_id: &str, jitter: Option<&str>| {
+        let value = json!({
+            "dag_id": dag_id, "tasks": [], "schedule": {"cron": "0 * * * *"}, "start_date": "2026-01-01T00:00:00Z",
+            "catchup": true, "jitter": jitter,
+        });
+        serde_json::from_value::<DagSpec>(value).unwrap()
+    };
+    let runs = |dag_id: &str, jitter: Option<&str>| -> Vec<NextRun> {
+        let table = Timetable::of(&spec(dag_id, jitter), at("2026-01-01T00:00:00Z"));
+        let table = table.unwrap().unwrap();
+        let now = at("2026-01-02T00:00:00Z");
+        let first = table.next_after(None, now);
+        std::iter::successors(first, |run| table.next_after(Some(run.run_after), now))
+            .take(5)
+            .collect()
+    };
+    let plain = runs("a", None);
+    let mut delays = Vec::new();
+    // Longer than the interval, too.
+    for jitter in ["10m", "3h"] {
+        for dag_id in ["a", "b", "c", "d"] {
+            let moved = runs(dag_id, Some(jitter));
+            let delay = moved[0].run_after - plain[0].run_after;
+            assert!(
+                delay >= Duration::zero()
+                    && delay < jitter.parse::<crate::span::Span>().unwrap().chrono()
+            );
+            for (moved, plain) in moved.iter().zip(&plain) {
+                assert_eq!(moved.run_after - plain.run_after, delay);
+                assert_eq!(moved.logical_date, plain.logical_date);
+                assert_eq!(moved.interval_end, plain.interval_end);
+            }
+            delays.push(delay);
+        }
+    }
+    delays.sort();
+    delays.dedup();
+    assert_eq!(delays.len(), 8, "each DAG has its own: {delays:?}");
+}
+
+#[test]
+fn without_catchup_a_jitter_does_not_bring_a_run_forward() {
+    let spec = json!({
+        "schedule": {"cron": "0 * * * *"}, "start_date": "2026-01-01T00:00:00Z", "jitter": "50m", "data_interval": "none",
+    });
+    let table = table(spec);
+    let run = table.next_after(None, at("2026-01-02T00:00:00Z")).unwrap();
+    assert!(run.run_after <= at("2026-01-02T00:00:00Z"));
+    let next = table
+        .next_after(Some(run.run_after), at("2026-01-02T00:00:00Z"))
+        .unwrap();
+    assert!(next.run_after > at("2026-01-02T00:00:00Z"));
+    assert_eq!(next.logical_date - run.logical_date, Duration::hours(1));
+}
+
+#[test]
+fn a_continuous_run_covers_the_time_since_the_one_before() {
+    let table = table(json!({"schedule": "continuous", "start_date": "2026-01-20T00:00:00Z"}));
+    let first = table.next_after(None, at("2026-01-15T10:00:00Z")).unwrap();
+    assert_eq!(first.run_after, at("2026-01-20T00:00:00Z"));
+    let last = first.run_after;
+    let next = table
+        .next_after(Some(last), at("2026-01-20T00:07:00Z"))
+        .unwrap();
+    assert_eq!(
+        (next.logical_date, next.run_after),
+        (last, at("2026-01-20T00:07:00Z"))
+    );
+    // A run that ended at once.
+    let soon = table.next_after(Some(last), last).unwrap();
+    assert_eq!(soon.run_after, last + Duration::seconds(1));
+    assert!(!table.is_periodic() && table.is_continuous());
 }

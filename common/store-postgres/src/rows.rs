@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use gristmill_common::{
-    ids::{Dispatch, Fence, RunPk, TiPk, VersionPk},
+    ids::{BackfillPk, Dispatch, Fence, RunPk, TiPk, VersionPk},
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow, XcomValue},
     spec::DagSpec,
     trigger_rule::Counters,
@@ -59,7 +59,7 @@ pub(crate) fn ti_and_run(row: &PgRow) -> StoreResult<(TiPk, RunPk)> {
 /// Columns of [`DagRow`], of `dags d`.
 macro_rules! dag_columns {
     () => {
-        "d.dag_id, d.version_pk, d.version_number, d.is_paused, d.is_stale, d.description, d.owner, d.tags, d.fileloc,
+        "d.dag_id, d.version_pk, d.version_number, d.is_paused, d.pause_reason, d.is_stale, d.description, d.owner, d.tags, d.fileloc,
          d.schedule, d.max_active_runs, d.max_active_tasks, d.next_run_after, d.next_logical_date,
          d.next_interval_start, d.next_interval_end, d.last_run_after, d.created_at, d.updated_at"
     };
@@ -73,6 +73,7 @@ impl FromPg for DagRow {
             version: VersionPk(get(row, "version_pk")?),
             version_number: get(row, "version_number")?,
             is_paused: get(row, "is_paused")?,
+            pause_reason: get(row, "pause_reason")?,
             is_stale: get(row, "is_stale")?,
             description: get(row, "description")?,
             owner: get(row, "owner")?,
@@ -119,7 +120,7 @@ impl FromPg for VersionRow {
 /// Columns of [`RunRow`], of `dag_runs r`.
 macro_rules! run_columns {
     () => {
-        "r.pk, r.dag_id, r.run_id, r.version_pk, r.state, r.run_type, r.triggered_by, r.logical_date,
+        "r.pk, r.dag_id, r.run_id, r.version_pk, r.state, r.run_type, r.triggered_by, r.backfill_id, r.logical_date,
          r.data_interval_start, r.data_interval_end, r.run_after, r.queued_at, r.started_at, r.ended_at, r.conf,
          r.params, r.note, r.cancelled, r.stop_reason, r.max_active_tasks, r.active_tasks, r.ready_tasks,
          r.unfinished_tasks, r.failed_leaves"
@@ -130,7 +131,7 @@ pub(crate) use run_columns;
 /// The columns of [`run_columns`] under names that no instance has: what [`locked_run`] reads.
 macro_rules! run_aliases {
     () => {
-        "r_pk, r_dag_id, r_run_id, r_version_pk, r_state, r_run_type, r_triggered_by, r_logical_date,
+        "r_pk, r_dag_id, r_run_id, r_version_pk, r_state, r_run_type, r_triggered_by, r_backfill_id, r_logical_date,
          r_data_interval_start, r_data_interval_end, r_run_after, r_queued_at, r_started_at, r_ended_at, r_conf, r_params, r_note,
          r_cancelled, r_stop_reason, r_max_active_tasks, r_active_tasks, r_ready_tasks, r_unfinished_tasks, r_failed_leaves"
     };
@@ -147,6 +148,7 @@ macro_rules! run_row {
             state: named($row, concat!($prefix, "state"))?,
             run_type: named($row, concat!($prefix, "run_type"))?,
             triggered_by: get($row, concat!($prefix, "triggered_by"))?,
+            backfill: get::<Option<i64>>($row, concat!($prefix, "backfill_id"))?.map(BackfillPk),
             logical_date: get($row, concat!($prefix, "logical_date"))?,
             data_interval_start: get($row, concat!($prefix, "data_interval_start"))?,
             data_interval_end: get($row, concat!($prefix, "data_interval_end"))?,

@@ -27,7 +27,7 @@ use gristmill_common::{
 };
 use gristmill_store::{
     AuditRow, DagRow, LimitKey, LimitRow, NewDagVersion, NewRun, NewTi, StoreError, StoreResult,
-    TiWrite, Tx, UpstreamXcom, VersionRow, WorkerRow, Writes, Written,
+    TiWrite, Tx, Unfinished, UpstreamXcom, VersionRow, WorkerRow, Writes, Written,
 };
 use sqlx::postgres::{PgQueryResult, PgRow};
 use std::sync::Arc;
@@ -127,6 +127,18 @@ impl Tx for PgTx {
 
     async fn update_dag(&mut self, dag: &DagRow) -> StoreResult<()> {
         dags::update(self, dag).await
+    }
+
+    async fn unfinished_runs(&mut self, dag_id: &str) -> StoreResult<Unfinished> {
+        dags::unfinished_runs(self, dag_id).await
+    }
+
+    async fn failures_in_a_row(&mut self, dag_id: &str, at_most: u32) -> StoreResult<u32> {
+        dags::failures_in_a_row(self, dag_id, at_most).await
+    }
+
+    async fn overlapped_runs(&mut self, max: i64) -> StoreResult<Vec<RunPk>> {
+        runs::overlapped(self, max).await
     }
 
     async fn version(&mut self, version: VersionPk) -> StoreResult<Option<VersionRow>> {

@@ -10,7 +10,7 @@ use gristmill_common::{
 };
 use gristmill_store::{
     AuditRow, DagRow, LimitKey, LimitRow, NewDagVersion, NewRun, NewTi, StoreResult, TiWrite, Tx,
-    UpstreamXcom, VersionRow, WorkerRow,
+    Unfinished, UpstreamXcom, VersionRow, WorkerRow,
 };
 use uuid::Uuid;
 
@@ -55,6 +55,21 @@ impl Tx for SqliteTx {
 
     async fn update_dag(&mut self, dag: &DagRow) -> StoreResult<()> {
         self.lease.session()?.update_dag(dag).await
+    }
+
+    async fn unfinished_runs(&mut self, dag_id: &str) -> StoreResult<Unfinished> {
+        self.lease.session()?.unfinished_runs(dag_id).await
+    }
+
+    async fn failures_in_a_row(&mut self, dag_id: &str, at_most: u32) -> StoreResult<u32> {
+        self.lease
+            .session()?
+            .failures_in_a_row(dag_id, at_most)
+            .await
+    }
+
+    async fn overlapped_runs(&mut self, max: i64) -> StoreResult<Vec<RunPk>> {
+        self.lease.session()?.overlapped_runs(max).await
     }
 
     async fn version(&mut self, version: VersionPk) -> StoreResult<Option<VersionRow>> {

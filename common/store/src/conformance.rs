@@ -22,6 +22,7 @@ pub mod outbox;
 pub mod reconcile;
 pub mod retention;
 pub mod runs;
+pub mod schedules;
 pub mod schema;
 pub mod startable;
 pub mod task_instances;
@@ -80,6 +81,10 @@ macro_rules! conformance_tests {
                 runs_asked_for_together_are_each_answered,
                 runs_are_locked_in_order, runs_locked_in_any_order_do_not_deadlock, all_mutable_columns_are_written, runs_to_stop_are_found,
                 a_dropped_transaction_leaves_nothing, inserting_and_ending_wake_waiters,
+            }
+            schedules {
+                a_continuous_dag_runs_again_when_its_run_has_ended, a_dag_that_fails_in_a_row_is_paused,
+                overlap_skip_makes_no_run_beside_an_active_one, overlap_cancel_stops_the_oldest,
             }
             schema { migrating_again_changes_nothing, the_clock_is_the_databases, }
             startable { runs_start_oldest_first_within_room, paused_dags_and_later_runs_wait, }

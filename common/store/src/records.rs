@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use gristmill_common::{
-    ids::{Dispatch, Fence, RunPk, TaskIdx, TiPk, VersionPk},
+    ids::{BackfillPk, Dispatch, Fence, RunPk, TaskIdx, TiPk, VersionPk},
     limit::LimitKey,
     row::{AttemptRow, OutboxRow, RunRow, RunType, TiRow, XcomRow},
     spec::DagSpec,
@@ -20,6 +20,8 @@ pub struct DagRow {
     pub version: VersionPk,
     pub version_number: i32,
     pub is_paused: bool,
+    /// Why it is paused, if not a user did it.
+    pub pause_reason: Option<String>,
     /// Its file is gone; its runs are kept, none is made any more.
     pub is_stale: bool,
     pub description: Option<String>,
@@ -79,6 +81,8 @@ pub struct NewRun {
     pub version: VersionPk,
     pub run_type: RunType,
     pub triggered_by: String,
+    /// Of runs of type `backfill`.
+    pub backfill: Option<BackfillPk>,
     pub logical_date: Option<DateTime<Utc>>,
     pub data_interval_start: Option<DateTime<Utc>>,
     pub data_interval_end: Option<DateTime<Utc>>,
@@ -104,6 +108,7 @@ impl NewRun {
             state: RunState::Queued,
             run_type: self.run_type,
             triggered_by: self.triggered_by,
+            backfill: self.backfill,
             logical_date: self.logical_date,
             data_interval_start: self.data_interval_start,
             data_interval_end: self.data_interval_end,
@@ -212,6 +217,14 @@ pub struct Starts {
     pub made_room: bool,
 }
 
+/// Runs of a DAG that have not ended, those of backfills left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unfinished {
+    pub scheduled: i64,
+    /// The scheduled ones too.
+    pub all: i64,
+}
+
 /// What there is for a scheduler's loops to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ToDo {
@@ -221,6 +234,8 @@ pub struct ToDo {
     pub queued_runs: bool,
     /// [`Tx::runs_to_stop`](crate::Tx::runs_to_stop) would answer any.
     pub runs_to_stop: bool,
+    /// Runs wait that are to take the place of the oldest (`overlap: cancel`).
+    pub overlaps: bool,
     /// A running run has ready instances and room in its own limit.
     pub ready: bool,
     /// [`Tx::due_retries`](crate::Tx::due_retries) would answer any.

@@ -154,6 +154,9 @@ pub trait Store: Reads {
     /// Makes the scheduled runs that are due. Answers how many.
     async fn create_due_runs(&self) -> StoreResult<usize>;
 
+    /// Cancels the oldest active runs of DAGs whose `overlap` is `cancel`, as far as due runs wait for their room.
+    async fn stop_overlapped_runs(&self, context: &DispatchContext) -> StoreResult<Applied>;
+
     /// Makes instances ready whose retry is due.
     async fn retry_due(&self, context: &DispatchContext) -> StoreResult<Applied>;
 
@@ -230,6 +233,10 @@ impl<B: Backend> Store for B {
 
     async fn stop_due_runs(&self, context: &DispatchContext) -> StoreResult<Applied> {
         retrying!(transactions::stop_due_runs(self, context))
+    }
+
+    async fn stop_overlapped_runs(&self, context: &DispatchContext) -> StoreResult<Applied> {
+        retrying!(transactions::stop_overlapped_runs(self, context))
     }
 
     async fn grant_lease(&self, request: &RenewRequest) -> StoreResult<bool> {

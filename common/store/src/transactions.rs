@@ -1,9 +1,10 @@
 //! The transactions, written once for every backend: load, decide (in `gristmill_common::engine`), write.
 //!
-//! Lock order everywhere: runs by key, then limits by kind and name. A run's lock covers its task instances.
+//! Lock order everywhere: runs by key, then limits by kind and name, then DAGs by id. A run's lock covers its task instances.
 
 mod apply;
 mod deploy;
+mod endings;
 mod finish;
 mod schedule;
 mod start;
@@ -11,7 +12,7 @@ mod trigger;
 mod waits;
 mod workers;
 
-pub(crate) use apply::{apply, dispatch_ready, retry_due, stop_due_runs};
+pub(crate) use apply::{apply, dispatch_ready, retry_due, stop_due_runs, stop_overlapped_runs};
 pub(crate) use deploy::deploy;
 pub(crate) use schedule::create_due_runs;
 pub(crate) use start::start_runs;

@@ -4,8 +4,8 @@
 use crate::{
     LimitKey, LimitRow, StoreError, StoreResult,
     records::{
-        AuditRow, DagRow, DeletedRun, NewDagVersion, NewRun, NewTi, Starts, TiWrite, UpstreamXcom,
-        VersionRow, WorkerRow, Writes, Written,
+        AuditRow, DagRow, DeletedRun, NewDagVersion, NewRun, NewTi, Starts, TiWrite, Unfinished,
+        UpstreamXcom, VersionRow, WorkerRow, Writes, Written,
     },
 };
 use async_trait::async_trait;
@@ -54,11 +54,18 @@ pub trait Tx: crate::WaitTx + Send {
     /// Locks one DAG's row.
     async fn lock_dag(&mut self, dag_id: &str) -> StoreResult<Option<DagRow>>;
 
-    /// Writes schedule state (`next_*`, `last_*`), `is_paused` and `is_stale` of a locked DAG row.
+    /// Writes schedule state (`next_*`, `last_*`), `is_paused` with its reason, and `is_stale` of a locked DAG row.
     async fn update_dag(&mut self, dag: &DagRow) -> StoreResult<()>;
 
     /// The version's row with its specification.
     async fn version(&mut self, version: VersionPk) -> StoreResult<Option<VersionRow>>;
+
+    /// How many of the DAG's runs have not ended.
+    async fn unfinished_runs(&mut self, dag_id: &str) -> StoreResult<Unfinished>;
+
+    /// How many of the DAG's newest ended runs failed in a row, counted up to `at_most`. Only runs count that ended after
+    /// the DAG was last unpaused; cancelled ones are left out, and so are those of backfills.
+    async fn failures_in_a_row(&mut self, dag_id: &str, at_most: u32) -> StoreResult<u32>;
 
     // ---- Runs
 
@@ -89,8 +96,14 @@ pub trait Tx: crate::WaitTx + Send {
 
     /// Keys of queued runs that may start as far as their DAG is concerned: `run_after` has come, the DAG is not paused (a
     /// manual run of a paused DAG waits too), `max_active_runs` has room; per DAG at most as many as there is room for,
-    /// oldest first; at most `max`. Takes no locks.
+    /// oldest first; at most `max`. Runs of a backfill go by its pause and `max_active_runs` instead of the DAG's limit, in the
+    /// order of their keys. Takes no locks.
     async fn startable_runs(&mut self, max: i64) -> StoreResult<Vec<RunPk>>;
+
+    /// Keys of the active runs that have to make room, because their DAG's `overlap` is `cancel` and scheduled runs are due
+    /// that do not fit: the oldest of those that run and are not being stopped, and of the scheduled ones that wait. At
+    /// most `max`. Takes no locks.
+    async fn overlapped_runs(&mut self, max: i64) -> StoreResult<Vec<RunPk>>;
 
     /// Writes all mutable columns of locked runs. A run that ended, or is being stopped, is announced (NOTIFY at commit).
     async fn update_runs(&mut self, runs: &[RunRow]) -> StoreResult<()>;

@@ -32,12 +32,10 @@ static KEYS: &[Key] = &[
     key("tasks", Ty::Tasks, "What runs.").required(),
     key("fail_fast", Ty::Bool, "The first failed task ends the run.").default("false").not_yet(),
     key("max_consecutive_failed_dag_runs", Ty::Int { min: 0, max: i32::MAX as i64 }, "Pauses the DAG after so many failed runs in a row; 0: never.")
-        .default("0")
-        .not_yet(),
+        .default("0"),
     key("overlap", Ty::Enum(&["queue", "skip", "cancel"]), "What a due run does while max_active_runs are active: waits, is skipped, or cancels the oldest.")
-        .default("queue")
-        .not_yet(),
-    key("jitter", Ty::Span, "Scheduled runs start up to this much later, by a hash of the DAG's id.").not_yet(),
+        .default("queue"),
+    key("jitter", Ty::Span, "Scheduled runs start up to this much later, by a hash of the DAG's id.").nullable(),
     key("concurrency", Ty::Object(&later::CONCURRENCY), "A limit shared by runs whose key is the same.").not_yet(),
     key("deadlines", Ty::List(&Ty::Object(&later::DEADLINE)), "Alerts when a run is later than it should be.").not_yet(),
     key("on_success", Ty::OneOrMany(&Ty::Object(&later::CALLBACK)), "Called when a run succeeded.").not_yet(),

@@ -53,9 +53,4 @@ tables! {
         key("template", Ty::Enum(&["json", "slack"]), "The webhook's body.").default("json"),
         key("shell", Ty::Template, "Or: a command, run by a worker."),
     ]
-    ASSETS "a schedule by assets" [
-        key("all", Ty::List(&Ty::Text), "A run once each of them was updated."),
-        key("any", Ty::List(&Ty::Text), "A run once any of them was."),
-        key("cron", Ty::Text, "And at these times too."),
-    ]
 }

@@ -1,6 +1,6 @@
 //! Tasks: the keys that all have, and one key that says what the task does.
 
-use super::{COUNT, Key, POSITIVE, Table, Ty, data, flow, http, key, later, shell, wait};
+use super::{COUNT, Key, POSITIVE, Table, Ty, assets, data, flow, http, key, later, shell, wait};
 use crate::trigger_rule::TriggerRule;
 
 pub(crate) static TASK: Table = Table {
@@ -35,7 +35,7 @@ static NOTHING: Table = Table {
 
 /// Those that have a section of their own in the docs.
 #[cfg(test)]
-pub(crate) static TABLES: [&Table; 20] = [
+pub(crate) static TABLES: &[&Table] = &[
     &super::DAG,
     &TASK,
     &GROUP,
@@ -56,6 +56,8 @@ pub(crate) static TABLES: [&Table; 20] = [
     &wait::OTHER_DAG,
     &wait::TRIGGER_DAG,
     &wait::APPROVAL,
+    &assets::ASSET,
+    &assets::SCHEDULE,
 ];
 
 const TRIGGER_RULES: [&str; 13] = {
@@ -309,13 +311,16 @@ static KEYS: &[Key] = &[
         "Cleans up after setups, whatever happened in between.",
     )
     .nullable(),
-    key("inlets", Ty::OneOrMany(&Ty::Text), "Assets that it reads.").not_yet(),
+    key(
+        "inlets",
+        Ty::OneOrMany(&Ty::Short("name", &assets::ASSET)),
+        "Assets that it reads.",
+    ),
     key(
         "outlets",
-        Ty::OneOrMany(&Ty::Text),
-        "Assets that it updates.",
-    )
-    .not_yet(),
+        Ty::OneOrMany(&Ty::Short("name", &assets::ASSET)),
+        "Assets that it updates: its success is an event of each.",
+    ),
     key(
         "artifacts",
         Ty::OneOrMany(&Ty::Template),

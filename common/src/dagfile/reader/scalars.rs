@@ -4,12 +4,12 @@ use super::{Reader, Role};
 use crate::{
     dagfile::{
         diagnostic::did_you_mean,
-        grammar::{ASSETS, Ty},
-        node::{Node, Scalar, Tree, short},
+        grammar::Ty,
+        node::{Node, Tree, short},
     },
     ids::valid_name,
     span::Span,
-    timetable::{self, PRESETS},
+    timetable,
 };
 use serde_json::{Value, json};
 
@@ -17,17 +17,6 @@ impl Reader<'_> {
     pub(super) fn scalar(&mut self, node: &Node, ty: &Ty) -> Option<Value> {
         let scalar = match (&node.tree, ty) {
             (Tree::Scalar(scalar), _) => scalar,
-            (Tree::Seq(_), Ty::Schedule) => {
-                self.error(
-                    node.at,
-                    "a schedule of several expressions is not built yet",
-                );
-                return None;
-            }
-            (Tree::Map(_), Ty::Schedule) => {
-                self.error(node.at, format!("{} is not built yet", ASSETS.name));
-                return None;
-            }
             _ => return self.unexpected(node, ty),
         };
         let text = scalar.text.as_str();
@@ -96,7 +85,8 @@ impl Reader<'_> {
                 }
             },
             Ty::Timezone if written => return self.timezone_name(node, text),
-            Ty::Schedule if written => return self.schedule(node, scalar),
+            Ty::Cron if written => return self.cron(node, text).map(|cron| json!(cron)),
+            Ty::AssetName if written => return self.asset_name(node, text),
             Ty::Enum(members) if !scalar.value.is_null() => {
                 if members.contains(&text) {
                     return Some(json!(text));
@@ -149,59 +139,6 @@ impl Reader<'_> {
         diagnostic.suggestion = suggestion;
         diagnostic.expected = Some("Use an IANA name, such as Asia/Seoul or UTC.".to_owned());
         None
-    }
-
-    /// As the specification holds it.
-    fn schedule(&mut self, node: &Node, scalar: &Scalar) -> Option<Value> {
-        let text = scalar.text.trim();
-        if let Some(every) = text.strip_prefix("every ") {
-            return match every.parse::<Span>() {
-                Ok(span) if span.millis() > 0 => Some(json!({ "every": span })),
-                Ok(_) => {
-                    self.error(node.at, "a schedule cannot repeat every 0 s");
-                    None
-                }
-                Err(error) => {
-                    self.error(node.at, error.to_string());
-                    None
-                }
-            };
-        }
-        if text.starts_with('@') {
-            if text == "@once" {
-                return Some(json!("once"));
-            }
-            if text == "@continuous" {
-                self.error(node.at, "the schedule `@continuous` is not built yet");
-                return None;
-            }
-            if let Some((_, cron)) = PRESETS.iter().find(|(name, _)| *name == text) {
-                return Some(json!({ "cron": cron }));
-            }
-            let presets = || PRESETS.iter().map(|(name, _)| *name).chain(["@once"]);
-            let diagnostic = self.error(node.at, format!("{} is no preset", short(text)));
-            *diagnostic = diagnostic.clone().suggest(text, presets());
-            diagnostic.expected = Some(format!(
-                "Known presets: {}.",
-                presets().collect::<Vec<_>>().join(", ")
-            ));
-            return None;
-        }
-        match timetable::check_cron(text) {
-            Ok(()) => {
-                Some(json!({ "cron": text.split_whitespace().collect::<Vec<_>>().join(" ") }))
-            }
-            Err(problem) => {
-                let message = format!(
-                    "{} is no cron expression: {}",
-                    short(text),
-                    problem.trim_end_matches('.')
-                );
-                self.error(node.at, message).expected =
-                    Some("write five fields (minute hour day month weekday), a preset such as @daily, or \"every 15m\".".to_owned());
-                None
-            }
-        }
     }
 }
 

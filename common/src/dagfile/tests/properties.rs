@@ -37,6 +37,8 @@ fn task(i: usize) -> impl Strategy<Value = Value> {
                     task["weight_rule"] = json!("absolute");
                     task["doc_md"] = json!("text");
                     task["depends_on_past"] = json!(true);
+                    task["inlets"] = json!("raw");
+                    task["outlets"] = json!(["orders", {"name": "prices", "uri": "s3://lake/p", "extra": {"a": "b"}}]);
                 }
             }
             task
@@ -50,7 +52,10 @@ fn dag() -> impl Strategy<Value = Value> {
         Just(json!("@daily")),
         Just(json!("*/5 1 * * MON")),
         Just(json!("every 15m")),
-        Just(json!("@once"))
+        Just(json!("@once")),
+        Just(json!("@continuous")),
+        Just(json!(["@daily", "0 5 * * 0"])),
+        Just(json!({"any": ["orders", {"all": ["prices", "s3://lake/rates"]}], "cron": "@weekly"})),
     ];
     let tasks = (1usize..8).prop_flat_map(|n| (0..n).map(task).collect::<Vec<_>>());
     (schedule, tasks, any::<bool>()).prop_map(|(schedule, tasks, catchup)| {

@@ -168,6 +168,7 @@ impl World {
             state: RunState::Queued,
             run_type: RunType::Manual,
             triggered_by: String::new(),
+            backfill: None,
             logical_date: None,
             data_interval_start: None,
             data_interval_end: None,

@@ -89,7 +89,9 @@ pub(super) async fn versions(
 pub(super) async fn set_paused(store: &PgStore, dag_id: &str, paused: bool) -> StoreResult<DagRow> {
     // Runs that waited for the end of the pause may start: schedulers are told.
     const SQL: &str = concat!(
-        "WITH d AS (UPDATE dags SET is_paused = $2, updated_at = $3 WHERE dag_id = $1 RETURNING *)
+        "WITH d AS (UPDATE dags SET is_paused = $2, updated_at = $3, pause_reason = NULL,
+            unpaused_at = CASE WHEN $2 THEN unpaused_at ELSE $3 END
+         WHERE dag_id = $1 RETURNING *)
          SELECT CASE WHEN NOT d.is_paused THEN pg_notify($4, '')::text END AS told, ",
         dag_columns!(),
         " FROM d"
@@ -118,7 +120,8 @@ pub(super) async fn delete_dag(store: &PgStore, dag_id: &str) -> StoreResult<()>
     // A task's limit is named DAG/TASK: all of a DAG lie between DAG/ and DAG0, the character after the slash.
     const LIMITS: &str = "
         DELETE FROM limits WHERE (kind = 'dag_runs' AND name = $1)
-            OR (kind = 'task' AND name > $1 || '/' AND name < $1 || '0')";
+            OR (kind = 'task' AND name > $1 || '/' AND name < $1 || '0')
+            OR (kind = 'backfill' AND name IN (SELECT id::text FROM backfills WHERE dag_id = $1))";
     let mut tx = store.begin().await?;
     if tx.optional(query(LOCK).bind(dag_id)).await?.is_none() {
         return Err(not_found(dag_id));

@@ -29,7 +29,12 @@ pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<
     // Each is one probe of an index that holds little else.
     const SQL: &str = "
         SELECT EXISTS (SELECT FROM dags WHERE next_run_after <= $1 AND NOT is_paused AND NOT is_stale) AS due_dags,
-               EXISTS (SELECT FROM dag_runs WHERE state = 'queued' AND run_after <= $1) AS queued_runs,
+               EXISTS (SELECT FROM dag_runs WHERE state = 'queued' AND backfill_id IS NULL AND run_after <= $1)
+                   OR EXISTS (SELECT FROM dag_runs WHERE state = 'queued' AND backfill_id IS NOT NULL) AS queued_runs,
+               EXISTS (SELECT FROM dags d WHERE d.overlap = 'cancel' AND NOT d.is_paused
+                         AND EXISTS (SELECT FROM dag_runs r WHERE r.state = 'queued' AND r.backfill_id IS NULL
+                                       AND r.dag_id = d.dag_id AND r.run_after <= $1 AND r.run_type = 'scheduled'))
+                   AS overlaps,
                EXISTS (SELECT FROM dag_runs WHERE state = 'running' AND (cancelled OR stop_reason IS NOT NULL)
                                               AND unfinished_tasks > 0)
                    OR EXISTS (SELECT FROM dag_runs WHERE state = 'running' AND deadline_at <= $1) AS runs_to_stop,
@@ -49,6 +54,7 @@ pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<
     Ok(ToDo {
         due_dags: get(&row, "due_dags")?,
         queued_runs: get(&row, "queued_runs")?,
+        overlaps: get(&row, "overlaps")?,
         runs_to_stop: get(&row, "runs_to_stop")?,
         ready: get(&row, "ready")?,
         retries: get(&row, "retries")?,

@@ -3,10 +3,12 @@
 use super::PgTx;
 use crate::{
     bind::{json, opt_text, text},
-    rows::{dag_columns, decode, decode_optional, version_columns},
+    rows::{dag_columns, decode, decode_optional, get, version_columns},
 };
 use gristmill_common::{ids::VersionPk, spec::DagSpec};
-use gristmill_store::{DagRow, LimitKey, NewDagVersion, StoreError, StoreResult, Tx, VersionRow};
+use gristmill_store::{
+    DagRow, LimitKey, NewDagVersion, StoreError, StoreResult, Tx, Unfinished, VersionRow,
+};
 use sqlx::query;
 use uuid::Uuid;
 
@@ -91,13 +93,13 @@ fn limited_tasks(spec: &DagSpec) -> Vec<i32> {
 async fn upsert_dag(tx: &mut PgTx, new: &NewDagVersion, version: &VersionRow) -> StoreResult<()> {
     const SQL: &str = "
         INSERT INTO dags (dag_id, version_pk, version_number, is_paused, is_stale, description, owner, tags, fileloc, schedule,
-                          max_active_runs, max_active_tasks, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, false, $5, $6, $7, $8, $9, $10, $11, $12, $12)
+                          max_active_runs, max_active_tasks, created_at, updated_at, overlap)
+        VALUES ($1, $2, $3, $4, false, $5, $6, $7, $8, $9, $10, $11, $12, $12, $13)
         ON CONFLICT (dag_id) DO UPDATE SET
             version_pk = excluded.version_pk, version_number = excluded.version_number, is_stale = false, description = excluded.description,
             owner = excluded.owner, tags = excluded.tags, fileloc = excluded.fileloc, schedule = excluded.schedule,
             max_active_runs = excluded.max_active_runs, max_active_tasks = excluded.max_active_tasks,
-            updated_at = excluded.updated_at";
+            updated_at = excluded.updated_at, overlap = excluded.overlap";
     let spec = &new.spec;
     let statement = query(SQL)
         .bind(&spec.dag_id)
@@ -111,7 +113,8 @@ async fn upsert_dag(tx: &mut PgTx, new: &NewDagVersion, version: &VersionRow) ->
         .bind(opt_text(new.schedule.as_deref()))
         .bind(clamp(spec.max_active_runs))
         .bind(clamp(spec.max_active_tasks))
-        .bind(tx.now);
+        .bind(tx.now)
+        .bind(spec.overlap.as_str());
     tx.execute(statement).await.map(drop)
 }
 
@@ -144,7 +147,8 @@ pub(super) async fn lock(tx: &mut PgTx, dag_id: &str) -> StoreResult<Option<DagR
 pub(super) async fn update(tx: &mut PgTx, dag: &DagRow) -> StoreResult<()> {
     const SQL: &str = "
         UPDATE dags SET next_run_after = $2, next_logical_date = $3, next_interval_start = $4,
-            next_interval_end = $5, last_run_after = $6, is_paused = $7, is_stale = $8, updated_at = $9
+            next_interval_end = $5, last_run_after = $6, is_paused = $7, is_stale = $8, updated_at = $9,
+            pause_reason = $10
         WHERE dag_id = $1";
     let statement = query(SQL)
         .bind(&dag.dag_id)
@@ -155,7 +159,8 @@ pub(super) async fn update(tx: &mut PgTx, dag: &DagRow) -> StoreResult<()> {
         .bind(dag.last_run_after)
         .bind(dag.is_paused)
         .bind(dag.is_stale)
-        .bind(tx.now);
+        .bind(tx.now)
+        .bind(opt_text(dag.pause_reason.as_deref()));
     match tx.execute(statement).await?.rows_affected() {
         0 => Err(StoreError::NotFound {
             what: "DAG",
@@ -172,4 +177,40 @@ pub(super) async fn version(tx: &mut PgTx, version: VersionPk) -> StoreResult<Op
         " FROM dag_versions v WHERE v.pk = $1"
     );
     decode_optional(tx.optional(query(SQL).bind(version.0)).await?)
+}
+
+pub(super) async fn unfinished_runs(tx: &mut PgTx, dag_id: &str) -> StoreResult<Unfinished> {
+    const SQL: &str = "
+        SELECT count(*) AS total, count(*) FILTER (WHERE run_type = 'scheduled') AS scheduled
+        FROM dag_runs WHERE dag_id = $1 AND ended_at IS NULL AND backfill_id IS NULL";
+    match tx.optional(query(SQL).bind(dag_id)).await? {
+        Some(row) => Ok(Unfinished {
+            scheduled: get(&row, "scheduled")?,
+            all: get(&row, "total")?,
+        }),
+        None => Ok(Unfinished::default()),
+    }
+}
+
+pub(super) async fn failures_in_a_row(
+    tx: &mut PgTx,
+    dag_id: &str,
+    at_most: u32,
+) -> StoreResult<u32> {
+    const SQL: &str = "
+        SELECT r.state FROM dag_runs r JOIN dags d ON d.dag_id = r.dag_id
+        WHERE r.dag_id = $1 AND r.ended_at IS NOT NULL AND NOT r.cancelled AND r.backfill_id IS NULL
+          AND r.ended_at > COALESCE(d.unpaused_at, '-infinity')
+        ORDER BY r.ended_at DESC, r.pk DESC LIMIT $2";
+    let rows = tx
+        .all(query(SQL).bind(dag_id).bind(i64::from(at_most)))
+        .await?;
+    let mut failures = 0;
+    for row in &rows {
+        if get::<&str>(row, "state")? != "failed" {
+            break;
+        }
+        failures += 1;
+    }
+    Ok(failures)
 }

@@ -22,16 +22,16 @@ pub(super) async fn insert(tx: &mut PgTx, runs: &[NewRun]) -> StoreResult<Vec<Op
         WITH inserted AS (
             INSERT INTO dag_runs (dag_id, run_id, version_pk, state, run_type, triggered_by, logical_date,
                 data_interval_start, data_interval_end, run_after, queued_at, timeout_ms, conf, params, note,
-                max_active_tasks)
+                max_active_tasks, backfill_id)
             SELECT dag_id, run_id, version_pk, 'queued', run_type, triggered_by, logical_date,
                 data_interval_start, data_interval_end, run_after, $1, timeout_ms, conf::json, params::json, note,
-                max_active_tasks
+                max_active_tasks, backfill_id
             FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::timestamptz[],
                     $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::bigint[], $12::text[], $13::text[],
-                    $14::text[], $15::int[])
+                    $14::text[], $15::int[], $17::bigint[])
                 WITH ORDINALITY AS n (dag_id, run_id, version_pk, run_type, triggered_by, logical_date,
                     data_interval_start, data_interval_end, run_after, timeout_ms, conf, params, note,
-                    max_active_tasks, place)
+                    max_active_tasks, backfill_id, place)
             ORDER BY place
             ON CONFLICT DO NOTHING RETURNING pk, dag_id, run_id),
         told AS (SELECT pg_notify($16, '') WHERE EXISTS (SELECT FROM inserted))
@@ -55,7 +55,8 @@ pub(super) async fn insert(tx: &mut PgTx, runs: &[NewRun]) -> StoreResult<Vec<Op
         .bind(column(runs, |r| json(&r.params)))
         .bind(column(runs, |r| opt_text(r.note.as_deref())))
         .bind(column(runs, |r| r.max_active_tasks))
-        .bind(CHANNEL);
+        .bind(CHANNEL)
+        .bind(column(runs, |r| r.backfill.map(|id| id.0)));
     let mut keys: HashMap<(String, String), RunPk> = HashMap::new();
     for row in tx.all(statement).await? {
         keys.insert(
@@ -150,25 +151,42 @@ pub(super) async fn lock(tx: &mut PgTx, runs: &[RunPk]) -> StoreResult<Vec<RunRo
 
 pub(super) async fn startable(tx: &mut PgTx, max: i64) -> StoreResult<Vec<RunPk>> {
     // `waiting` walks from DAG to DAG through the index of queued runs, one probe each: a DAG's backlog is not read beyond
-    // what its room takes.
+    // what its room takes. `filling` does the same with backfills.
     const SQL: &str = "
         WITH RECURSIVE waiting AS (
-            (SELECT dag_id FROM dag_runs WHERE state = 'queued' ORDER BY dag_id LIMIT 1)
+            (SELECT dag_id FROM dag_runs WHERE state = 'queued' AND backfill_id IS NULL ORDER BY dag_id LIMIT 1)
             UNION ALL
-            SELECT (SELECT r.dag_id FROM dag_runs r WHERE r.state = 'queued' AND r.dag_id > w.dag_id
+            SELECT (SELECT r.dag_id FROM dag_runs r
+                    WHERE r.state = 'queued' AND r.backfill_id IS NULL AND r.dag_id > w.dag_id
                     ORDER BY r.dag_id LIMIT 1)
-            FROM waiting w WHERE w.dag_id IS NOT NULL)
-        SELECT r.pk
+            FROM waiting w WHERE w.dag_id IS NOT NULL),
+        filling AS (
+            (SELECT backfill_id FROM dag_runs WHERE state = 'queued' AND backfill_id IS NOT NULL
+             ORDER BY backfill_id LIMIT 1)
+            UNION ALL
+            SELECT (SELECT r.backfill_id FROM dag_runs r WHERE r.state = 'queued' AND r.backfill_id > f.backfill_id
+                    ORDER BY r.backfill_id LIMIT 1)
+            FROM filling f WHERE f.backfill_id IS NOT NULL)
+        SELECT r.pk, r.run_after
         FROM waiting w
         JOIN dags d ON d.dag_id = w.dag_id AND NOT d.is_paused
         LEFT JOIN limits l ON l.kind = 'dag_runs' AND l.name = d.dag_id
         CROSS JOIN LATERAL (
             SELECT q.pk, q.run_after FROM dag_runs q
-            WHERE q.state = 'queued' AND q.dag_id = w.dag_id AND q.run_after <= $1
+            WHERE q.state = 'queued' AND q.backfill_id IS NULL AND q.dag_id = w.dag_id AND q.run_after <= $1
             ORDER BY q.run_after, q.pk
             LIMIT CASE WHEN COALESCE(l.cap, d.max_active_runs) < 0 THEN $2
                        ELSE LEAST($2, GREATEST(COALESCE(l.cap, d.max_active_runs) - COALESCE(l.used, 0), 0)) END) r
-        ORDER BY r.run_after, r.pk
+        UNION ALL
+        SELECT r.pk, r.run_after
+        FROM filling f
+        JOIN backfills b ON b.id = f.backfill_id AND NOT b.is_paused
+        JOIN dags d ON d.dag_id = b.dag_id AND NOT d.is_paused
+        JOIN limits l ON l.kind = 'backfill' AND l.name = b.id::text
+        CROSS JOIN LATERAL (
+            SELECT q.pk, q.run_after FROM dag_runs q WHERE q.state = 'queued' AND q.backfill_id = b.id
+            ORDER BY q.pk LIMIT LEAST($2, GREATEST(l.cap - l.used, 0))) r
+        ORDER BY run_after, pk
         LIMIT $2";
     pks(&tx.all(query(SQL).bind(tx.now).bind(max)).await?)
 }
@@ -236,5 +254,30 @@ pub(super) async fn to_stop(tx: &mut PgTx, max: i64) -> StoreResult<Vec<RunPk>> 
         (SELECT pk FROM dag_runs WHERE state = 'running' AND deadline_at IS NOT NULL AND deadline_at <= $1
          ORDER BY deadline_at LIMIT $2)
         ORDER BY pk LIMIT $2";
+    pks(&tx.all(query(SQL).bind(tx.now).bind(max)).await?)
+}
+
+pub(super) async fn overlapped(tx: &mut PgTx, max: i64) -> StoreResult<Vec<RunPk>> {
+    const SQL: &str = "
+        WITH crowded AS (
+            SELECT d.dag_id, l.cap,
+                (SELECT count(*) FROM dag_runs q
+                 WHERE q.state = 'queued' AND q.backfill_id IS NULL AND q.dag_id = d.dag_id AND q.run_after <= $1
+                   AND q.run_type = 'scheduled') AS waiting,
+                (SELECT count(*) FROM dag_runs a
+                 WHERE a.ended_at IS NULL AND a.state = 'running' AND a.dag_id = d.dag_id AND a.backfill_id IS NULL
+                   AND a.stop_reason IS NULL AND NOT a.cancelled) AS running
+            FROM dags d JOIN limits l ON l.kind = 'dag_runs' AND l.name = d.dag_id
+            WHERE d.overlap = 'cancel' AND NOT d.is_paused AND l.cap >= 0)
+        SELECT r.pk
+        FROM crowded c
+        CROSS JOIN LATERAL (
+            SELECT o.pk FROM dag_runs o
+            WHERE o.ended_at IS NULL AND o.dag_id = c.dag_id AND o.backfill_id IS NULL
+              AND (o.state = 'running' AND o.stop_reason IS NULL AND NOT o.cancelled
+                   OR o.state = 'queued' AND o.run_type = 'scheduled' AND o.run_after <= $1)
+            ORDER BY o.run_after, o.pk LIMIT GREATEST(c.waiting + c.running - c.cap, 0)) r
+        WHERE c.waiting > 0
+        ORDER BY r.pk LIMIT $2";
     pks(&tx.all(query(SQL).bind(tx.now).bind(max)).await?)
 }

@@ -167,6 +167,7 @@ fn new_run(version: VersionPk) -> NewRun {
         version,
         run_type: RunType::Manual,
         triggered_by: "test".to_owned(),
+        backfill: None,
         logical_date: None,
         data_interval_start: None,
         data_interval_end: None,

@@ -59,7 +59,10 @@ impl Session {
     }
 
     pub(crate) async fn set_paused(&mut self, dag_id: &str, paused: bool) -> StoreResult<DagRow> {
-        const SQL: &str = "UPDATE dags SET is_paused = ?2, updated_at = ?3 WHERE dag_id = ?1";
+        const SQL: &str = "
+            UPDATE dags SET is_paused = ?2, updated_at = ?3, pause_reason = NULL,
+                unpaused_at = iif(?2, unpaused_at, ?3)
+            WHERE dag_id = ?1";
         self.execute(SQL, args![dag_id, paused, self.now]).await?;
         // Runs that waited for the unpausing may start now.
         self.announces = !paused;
@@ -91,7 +94,8 @@ impl Session {
         // '0' follows '/': all names that start with the DAG's id and a slash.
         self.execute(
             "DELETE FROM limits WHERE kind = 'dag_runs' AND name = ?1
-                OR kind = 'task' AND name > ?1 || '/' AND name < ?1 || '0'",
+                OR kind = 'task' AND name > ?1 || '/' AND name < ?1 || '0'
+                OR kind = 'backfill' AND name IN (SELECT id FROM backfills WHERE dag_id = ?1)",
             args![dag_id],
         )
         .await?;

@@ -5,14 +5,14 @@ use crate::{
     session::{Arg, Session, args},
 };
 use gristmill_common::{ids::VersionPk, spec::DagSpec};
-use gristmill_store::{DagRow, LimitKey, NewDagVersion, StoreResult, VersionRow};
+use gristmill_store::{DagRow, LimitKey, NewDagVersion, StoreResult, Unfinished, VersionRow};
 use serde::Deserialize;
 use uuid::Uuid;
 
 /// A DAG `d` with its current version `v`, in the order of [`DagRecord`].
 macro_rules! dag_row {
     () => {
-        "json_array(d.dag_id, v.pk, v.version_number, d.is_paused, d.is_stale, d.description, d.owner, d.tags, \
+        "json_array(d.dag_id, v.pk, v.version_number, d.is_paused, d.pause_reason, d.is_stale, d.description, d.owner, d.tags, \
          d.fileloc, d.schedule, d.max_active_runs, d.max_active_tasks, d.next_run_after, d.next_logical_date, \
          d.next_interval_start, d.next_interval_end, d.last_run_after, d.created_at, d.updated_at)"
     };
@@ -42,6 +42,7 @@ struct DagRecord {
     version: VersionPk,
     version_number: i32,
     is_paused: Flag,
+    pause_reason: Option<String>,
     is_stale: Flag,
     description: Option<String>,
     owner: Option<String>,
@@ -66,6 +67,7 @@ impl From<DagRecord> for DagRow {
             version: r.version,
             version_number: r.version_number,
             is_paused: r.is_paused.0,
+            pause_reason: r.pause_reason,
             is_stale: r.is_stale.0,
             description: r.description,
             owner: r.owner,
@@ -121,12 +123,13 @@ impl Session {
     ) -> StoreResult<(VersionRow, bool)> {
         const PUT_DAG: &str = "
             INSERT INTO dags (dag_id, is_paused, description, owner, tags, fileloc, schedule, max_active_runs,
-                max_active_tasks, created_at, updated_at)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10)
+                max_active_tasks, created_at, updated_at, overlap)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11)
             ON CONFLICT (dag_id) DO UPDATE SET
                 is_stale = 0, description = excluded.description, owner = excluded.owner, tags = excluded.tags,
                 fileloc = excluded.fileloc, schedule = excluded.schedule, max_active_runs = excluded.max_active_runs,
-                max_active_tasks = excluded.max_active_tasks, updated_at = excluded.updated_at";
+                max_active_tasks = excluded.max_active_tasks, updated_at = excluded.updated_at,
+                overlap = excluded.overlap";
         // `bundle IS`: absent equals absent.
         const NEWEST: &str = concat!(
             "SELECT ",
@@ -155,6 +158,7 @@ impl Session {
                 max_active_runs,
                 i64::from(spec.max_active_tasks),
                 self.now,
+                spec.overlap.as_str(),
             ],
         )
         .await?;
@@ -228,7 +232,8 @@ impl Session {
     pub(crate) async fn update_dag(&mut self, dag: &DagRow) -> StoreResult<()> {
         const SQL: &str = "
             UPDATE dags SET is_paused = ?2, is_stale = ?3, next_run_after = ?4, next_logical_date = ?5,
-                next_interval_start = ?6, next_interval_end = ?7, last_run_after = ?8, updated_at = ?9
+                next_interval_start = ?6, next_interval_end = ?7, last_run_after = ?8, updated_at = ?9,
+                pause_reason = ?10
             WHERE dag_id = ?1";
         self.execute(
             SQL,
@@ -242,10 +247,34 @@ impl Session {
                 dag.next_interval_end,
                 dag.last_run_after,
                 self.now,
+                dag.pause_reason.as_deref(),
             ],
         )
         .await?;
         Ok(())
+    }
+
+    pub(crate) async fn unfinished_runs(&mut self, dag_id: &str) -> StoreResult<Unfinished> {
+        const SQL: &str = "
+            SELECT json_array(count(*), count(*) FILTER (WHERE run_type = 'scheduled')) FROM dag_runs
+            WHERE dag_id = ?1 AND state IN ('queued', 'running') AND backfill_id IS NULL";
+        let (all, scheduled) = self.one(SQL, args![dag_id]).await?;
+        Ok(Unfinished { scheduled, all })
+    }
+
+    pub(crate) async fn failures_in_a_row(
+        &mut self,
+        dag_id: &str,
+        at_most: u32,
+    ) -> StoreResult<u32> {
+        const SQL: &str = "
+            SELECT json_array(r.state = 'failed') FROM dag_runs AS r CROSS JOIN dags AS d ON d.dag_id = r.dag_id
+            WHERE r.dag_id = ?1 AND r.ended_at IS NOT NULL AND r.cancelled = 0 AND r.backfill_id IS NULL
+                AND r.ended_at > coalesce(d.unpaused_at, 0)
+            ORDER BY r.ended_at DESC, r.pk DESC LIMIT ?2";
+        let newest: Vec<(Flag,)> = self.rows(SQL, args![dag_id, i64::from(at_most)]).await?;
+        let failed = newest.iter().take_while(|(failed,)| failed.0);
+        Ok(failed.map(|_| 1).sum())
     }
 
     pub(crate) async fn version(&mut self, version: VersionPk) -> StoreResult<Option<VersionRow>> {

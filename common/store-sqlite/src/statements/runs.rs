@@ -5,7 +5,7 @@ use crate::{
     session::{Arg, Session, args},
 };
 use gristmill_common::{
-    ids::{RunPk, VersionPk},
+    ids::{BackfillPk, RunPk, VersionPk},
     row::{RunRow, RunType},
     state::RunState,
 };
@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 /// The columns of a run `r`, in the order of [`RunRecord`].
 macro_rules! run_row {
     () => {
-        "json_array(r.pk, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.triggered_by, r.logical_date, \
+        "json_array(r.pk, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.triggered_by, r.backfill_id, r.logical_date, \
          r.data_interval_start, r.data_interval_end, r.run_after, r.queued_at, r.started_at, r.ended_at, r.conf, \
          r.params, r.note, r.cancelled, r.stop_reason, r.max_active_tasks, r.active_tasks, r.ready_tasks, \
          r.unfinished_tasks, r.failed_leaves)"
@@ -33,6 +33,7 @@ pub(super) struct RunRecord {
     state: Named<RunState>,
     run_type: Named<RunType>,
     triggered_by: String,
+    backfill: Option<BackfillPk>,
     logical_date: Option<Micros>,
     data_interval_start: Option<Micros>,
     data_interval_end: Option<Micros>,
@@ -62,6 +63,7 @@ impl From<RunRecord> for RunRow {
             state: r.state.0,
             run_type: r.run_type.0,
             triggered_by: r.triggered_by,
+            backfill: r.backfill,
             logical_date: time(r.logical_date),
             data_interval_start: time(r.data_interval_start),
             data_interval_end: time(r.data_interval_end),
@@ -102,8 +104,8 @@ impl Session {
         const INSERT: &str = "
             INSERT INTO dag_runs (dag_id, run_id, version, state, run_type, triggered_by, logical_date,
                 data_interval_start, data_interval_end, run_after, queued_at, timeout_ms, conf, params, note,
-                max_active_tasks, idempotency_key, idempotency_hash)
-            VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+                max_active_tasks, idempotency_key, idempotency_hash, backfill_id)
+            VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
             RETURNING json_array(pk)";
         // An expired key gives way before retention comes by.
         const EXPIRE: &str = "
@@ -138,6 +140,7 @@ impl Session {
             run.max_active_tasks,
             key,
             hash,
+            run.backfill.map(|id| id.0),
         ];
         let taken = || StoreError::Exists {
             what: "run",
@@ -177,16 +180,19 @@ impl Session {
 
     pub(crate) async fn startable_runs(&mut self, max: i64) -> StoreResult<Vec<RunPk>> {
         // Queued runs come first (`CROSS JOIN`): a DAG's ended ones are never touched. A DAG without room drops out before
-        // its queue of runs is numbered.
+        // its queue of runs is numbered. Runs of a backfill go by its limit, in the order in which they were made.
         const SQL: &str = "
             SELECT json_array(pk) FROM (
                 SELECT r.pk, r.run_after, l.cap, l.used,
-                    row_number() OVER (PARTITION BY r.dag_id ORDER BY r.run_after, r.pk) AS nth
+                    row_number() OVER (PARTITION BY l.kind, l.name
+                        ORDER BY iif(r.backfill_id IS NULL, r.run_after, 0), r.pk) AS nth
                 FROM dag_runs AS r
                 CROSS JOIN dags AS d ON d.dag_id = r.dag_id
-                CROSS JOIN limits AS l ON l.kind = 'dag_runs' AND l.name = r.dag_id
-                WHERE r.state = 'queued' AND r.run_after <= ?1 AND d.is_paused = 0
-                    AND (l.cap < 0 OR l.used < l.cap)
+                LEFT JOIN backfills AS b ON b.id = r.backfill_id
+                CROSS JOIN limits AS l ON l.kind = iif(r.backfill_id IS NULL, 'dag_runs', 'backfill')
+                    AND l.name = coalesce(CAST(r.backfill_id AS TEXT), r.dag_id)
+                WHERE r.state = 'queued' AND d.is_paused = 0 AND (l.cap < 0 OR l.used < l.cap)
+                    AND (r.backfill_id IS NULL AND r.run_after <= ?1 OR b.is_paused = 0)
             )
             WHERE cap < 0 OR nth <= cap - used
             ORDER BY run_after, pk LIMIT ?2";
@@ -257,6 +263,26 @@ impl Session {
         const SQL: &str = "
             SELECT json_array(pk) FROM dag_runs
             WHERE state = 'running' AND (stop_reason IS NOT NULL AND unfinished_tasks > 0 OR deadline_at <= ?1)
+            ORDER BY pk LIMIT ?2";
+        let keys: Vec<(RunPk,)> = self.rows(SQL, args![self.now, max]).await?;
+        Ok(keys.into_iter().map(|(pk,)| pk).collect())
+    }
+
+    pub(crate) async fn overlapped_runs(&mut self, max: i64) -> StoreResult<Vec<RunPk>> {
+        const SQL: &str = "
+            SELECT json_array(pk) FROM (
+                SELECT r.pk, l.cap,
+                    row_number() OVER (PARTITION BY r.dag_id ORDER BY r.run_after, r.pk) AS nth,
+                    count(*) OVER (PARTITION BY r.dag_id) AS active,
+                    count(*) FILTER (WHERE r.state = 'queued') OVER (PARTITION BY r.dag_id) AS waiting
+                FROM dags AS d
+                CROSS JOIN limits AS l ON l.kind = 'dag_runs' AND l.name = d.dag_id AND l.cap >= 0
+                CROSS JOIN dag_runs AS r ON r.dag_id = d.dag_id
+                WHERE d.overlap = 'cancel' AND d.is_paused = 0 AND r.backfill_id IS NULL
+                    AND (r.state = 'running' AND r.stop_reason IS NULL
+                        OR r.state = 'queued' AND r.run_type = 'scheduled' AND r.run_after <= ?1)
+            )
+            WHERE waiting > 0 AND nth <= active - cap
             ORDER BY pk LIMIT ?2";
         let keys: Vec<(RunPk,)> = self.rows(SQL, args![self.now, max]).await?;
         Ok(keys.into_iter().map(|(pk,)| pk).collect())

@@ -102,7 +102,10 @@ impl Session {
         const SQL: &str = "
             SELECT json_array(
                 EXISTS (SELECT 1 FROM dags WHERE next_run_after <= ?1 AND is_paused = 0 AND is_stale = 0),
-                EXISTS (SELECT 1 FROM dag_runs WHERE state = 'queued' AND run_after <= ?1),
+                EXISTS (SELECT 1 FROM dag_runs WHERE state = 'queued' AND (run_after <= ?1 OR backfill_id IS NOT NULL)),
+                EXISTS (SELECT 1 FROM dags AS d CROSS JOIN dag_runs AS r ON r.dag_id = d.dag_id
+                    WHERE d.overlap = 'cancel' AND d.is_paused = 0 AND r.state = 'queued' AND r.run_after <= ?1
+                        AND r.run_type = 'scheduled'),
                 EXISTS (SELECT 1 FROM dag_runs WHERE state = 'running'
                     AND (stop_reason IS NOT NULL AND unfinished_tasks > 0 OR deadline_at <= ?1)),
                 EXISTS (SELECT 1 FROM dag_runs WHERE state = 'running' AND ready_tasks > 0
@@ -113,18 +116,29 @@ impl Session {
                     OR EXISTS (SELECT 1 FROM dag_runs WHERE waiter IS NOT NULL AND ended_at IS NOT NULL),
                 EXISTS (SELECT 1 FROM task_instances WHERE state = 'queued' AND claim_by < ?1),
                 EXISTS (SELECT 1 FROM outbox WHERE written_at <= ?2))";
-        type Record = (Flag, Flag, Flag, Flag, Flag, Flag, Flag, Flag);
-        let (due_dags, queued_runs, runs_to_stop, ready, retries, waits, unclaimed, unpublished): Record =
-            self.one(SQL, args![self.now, written_before]).await?;
+        #[derive(Deserialize)]
+        struct Record {
+            due_dags: Flag,
+            queued_runs: Flag,
+            overlaps: Flag,
+            runs_to_stop: Flag,
+            ready: Flag,
+            retries: Flag,
+            waits: Flag,
+            unclaimed: Flag,
+            unpublished: Flag,
+        }
+        let found: Record = self.one(SQL, args![self.now, written_before]).await?;
         Ok(ToDo {
-            due_dags: due_dags.0,
-            queued_runs: queued_runs.0,
-            runs_to_stop: runs_to_stop.0,
-            ready: ready.0,
-            retries: retries.0,
-            waits: waits.0,
-            unclaimed: unclaimed.0,
-            unpublished: unpublished.0,
+            due_dags: found.due_dags.0,
+            queued_runs: found.queued_runs.0,
+            overlaps: found.overlaps.0,
+            runs_to_stop: found.runs_to_stop.0,
+            ready: found.ready.0,
+            retries: found.retries.0,
+            waits: found.waits.0,
+            unclaimed: found.unclaimed.0,
+            unpublished: found.unpublished.0,
         })
     }
 

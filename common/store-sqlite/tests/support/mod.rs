@@ -55,6 +55,7 @@ pub(crate) fn new_run(run_id: &str, version: VersionPk, now: DateTime<Utc>) -> N
         version,
         run_type: RunType::Manual,
         triggered_by: "test".to_owned(),
+        backfill: None,
         logical_date: None,
         data_interval_start: None,
         data_interval_end: None,

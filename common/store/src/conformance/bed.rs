@@ -65,6 +65,7 @@ pub(super) fn manual_run(version: &VersionRow, run_id: &str) -> NewRun {
         version: version.pk,
         run_type: RunType::Manual,
         triggered_by: "test".to_owned(),
+        backfill: None,
         logical_date: None,
         data_interval_start: None,
         data_interval_end: None,

@@ -58,6 +58,7 @@ pub async fn a_run_keeps_its_columns<B: Backend>(store: B) {
     let new = NewRun {
         run_type: RunType::Backfill,
         triggered_by: "cli".to_owned(),
+        backfill: None,
         logical_date: Some(after(-7200)),
         data_interval_start: Some(after(-7200)),
         data_interval_end: Some(after(-3600)),

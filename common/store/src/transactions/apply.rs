@@ -192,3 +192,23 @@ pub(crate) async fn stop_due_runs<B: Backend>(
     tx.commit().await?;
     Ok(applied)
 }
+
+pub(crate) async fn stop_overlapped_runs<B: Backend>(
+    store: &B,
+    context: &DispatchContext,
+) -> StoreResult<Applied> {
+    let mut tx = store.begin().await?;
+    let commands: Vec<Command> = tx
+        .overlapped_runs(PASS)
+        .await?
+        .into_iter()
+        .map(|run| Command::StopRun {
+            run,
+            cancelled: true,
+            reason: "a newer run took its place (overlap: cancel)".to_owned(),
+        })
+        .collect();
+    let applied = apply_in(&mut tx, &commands, &[], context).await?;
+    tx.commit().await?;
+    Ok(applied)
+}

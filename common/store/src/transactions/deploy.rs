@@ -4,15 +4,23 @@ use crate::{
     Backend, LimitKey, StoreError, StoreResult, Tx,
     records::{DagRow, NewDagVersion, VersionRow},
 };
-use gristmill_common::{spec::DagSpec, timetable::Timetable};
+use gristmill_common::{
+    spec::DagSpec,
+    timetable::{NextRun, Timetable},
+};
 
 pub(crate) async fn deploy<B: Backend>(
     store: &B,
     new: &NewDagVersion,
 ) -> StoreResult<(VersionRow, bool)> {
     let mut tx = store.begin().await?;
-    let (version, is_new) = tx.put_dag_version(new).await?;
     let spec = &new.spec;
+    // Limits before DAGs: the end of a run locks both too.
+    tx.lock_limits(&[LimitKey::DagRuns {
+        dag_id: spec.dag_id.clone(),
+    }])
+    .await?;
+    let (version, is_new) = tx.put_dag_version(new).await?;
     let mut dag = tx
         .lock_dag(&spec.dag_id)
         .await?
@@ -20,7 +28,7 @@ pub(crate) async fn deploy<B: Backend>(
             what: "DAG",
             name: spec.dag_id.clone(),
         })?;
-    plan_next(&mut dag, spec, tx.now())?;
+    plan_next(&mut tx, &mut dag, spec).await?;
     tx.update_dag(&dag).await?;
     let mut limits = vec![(
         LimitKey::DagRuns {
@@ -43,18 +51,34 @@ pub(crate) async fn deploy<B: Backend>(
     Ok((version, is_new))
 }
 
-/// Works out when the DAG's next scheduled run is due.
-pub(super) fn plan_next(
+/// Works out when the DAG's next scheduled run is due. Of a continuous schedule there is none while a run has not ended.
+pub(super) async fn plan_next<T: Tx>(
+    tx: &mut T,
     dag: &mut DagRow,
     spec: &DagSpec,
-    now: chrono::DateTime<chrono::Utc>,
 ) -> StoreResult<()> {
-    let timetable =
-        Timetable::of(spec, dag.created_at).map_err(|e| StoreError::Refused(e.to_string()))?;
-    let next = timetable.and_then(|t| t.next_after(dag.last_run_after, now));
-    dag.next_run_after = next.as_ref().map(|n| n.run_after);
-    dag.next_logical_date = next.as_ref().map(|n| n.logical_date);
-    dag.next_interval_start = next.as_ref().map(|n| n.interval_start);
-    dag.next_interval_end = next.as_ref().map(|n| n.interval_end);
+    let timetable = timetable(dag, spec)?;
+    let waits = match &timetable {
+        Some(timetable) if timetable.is_continuous() && dag.last_run_after.is_some() => {
+            tx.unfinished_runs(&dag.dag_id).await?.scheduled > 0
+        }
+        _ => false,
+    };
+    let next = timetable.filter(|_| !waits);
+    set_next(
+        dag,
+        next.and_then(|next| next.next_after(dag.last_run_after, tx.now())),
+    );
     Ok(())
+}
+
+pub(super) fn timetable(dag: &DagRow, spec: &DagSpec) -> StoreResult<Option<Timetable>> {
+    Timetable::of(spec, dag.created_at).map_err(|error| StoreError::Refused(error.to_string()))
+}
+
+pub(super) fn set_next(dag: &mut DagRow, next: Option<NextRun>) {
+    dag.next_run_after = next.map(|n| n.run_after);
+    dag.next_logical_date = next.map(|n| n.logical_date);
+    dag.next_interval_start = next.map(|n| n.interval_start);
+    dag.next_interval_end = next.map(|n| n.interval_end);
 }

@@ -1,5 +1,6 @@
 //! The common end of every transaction that changes task instances: settle, expand, dispatch, write.
 
+use super::endings;
 use crate::{
     LimitKey, StoreError, StoreResult, Tx,
     records::{NewTi, OutDispatch, TiWrite, Writes},
@@ -69,6 +70,7 @@ pub(super) async fn finish<T: Tx>(
     settle(tx, &mut ws).await?;
     insert_expanded(tx, &mut ws).await?;
     let others_wait = write(tx, &ws, &outbox, published, ask_again).await? || others_wait;
+    endings::tell_dags(tx, &ws).await?;
     Ok(Applied {
         more_ready: own_wait || others_wait || cut_off || undeliverable,
         outbox,

@@ -12,7 +12,7 @@ use crate::{
 use gristmill_common::{
     engine::{self, WorkingSet},
     ids::RunPk,
-    row::TiRow,
+    row::{RunRow, TiRow},
     state::RunState,
 };
 use std::collections::HashMap;
@@ -51,7 +51,7 @@ pub(crate) async fn start_runs<B: Backend>(
     Ok(applied)
 }
 
-/// The runs that their DAG's `max_active_runs` has room for, now that its row is locked; oldest first.
+/// The runs that the `max_active_runs` of their DAG or backfill has room for, now that its row is locked; in the order given.
 async fn fitting<T: Tx>(
     tx: &mut T,
     ws: &WorkingSet,
@@ -64,9 +64,7 @@ async fn fitting<T: Tx>(
     let mut keys: Vec<LimitKey> = oldest_first
         .iter()
         .filter_map(queued)
-        .map(|row| LimitKey::DagRuns {
-            dag_id: row.dag_id.clone(),
-        })
+        .map(RunRow::limit)
         .collect();
     keys.sort_unstable();
     keys.dedup();
@@ -79,10 +77,7 @@ async fn fitting<T: Tx>(
     let mut fitting = Vec::new();
     for run in oldest_first {
         let Some(row) = queued(run) else { continue };
-        let key = LimitKey::DagRuns {
-            dag_id: row.dag_id.clone(),
-        };
-        if let Some(free) = free.get_mut(&key).filter(|free| **free > 0) {
+        if let Some(free) = free.get_mut(&row.limit()).filter(|free| **free > 0) {
             *free -= 1;
             fitting.push(*run);
         }

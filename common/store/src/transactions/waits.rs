@@ -231,6 +231,7 @@ async fn make_run<T: Tx>(
         version: dag.version,
         run_type: RunType::OperatorTriggered,
         triggered_by: "operator".to_owned(),
+        backfill: None,
         logical_date: Some(date),
         data_interval_start: Some(start),
         data_interval_end: Some(end),

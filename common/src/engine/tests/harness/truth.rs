@@ -88,8 +88,7 @@ impl World {
         for run in self.runs.values() {
             self.check_run(run, &counted.remove(&run.pk).unwrap_or_default());
             if run.state == RunState::Running {
-                let dag_id = run.dag_id.clone();
-                *used.entry(LimitKey::DagRuns { dag_id }).or_default() += 1;
+                *used.entry(run.limit()).or_default() += 1;
             }
         }
         for limit in self.limits.values() {

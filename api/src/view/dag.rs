@@ -2,8 +2,9 @@
 
 use super::{time, time_delta, time_or_null, version};
 use gristmill_common::{
+    asset::AssetCondition,
     graph::Graph,
-    spec::{DagSpec, TaskSpec, WeightRule},
+    spec::{DagSpec, Schedule, TaskSpec, WeightRule},
 };
 use gristmill_store::{DagRow, VersionRow};
 use serde_json::{Map, Value, json};
@@ -29,6 +30,7 @@ pub(crate) fn dag(
         "dag_display_name": row.dag_id,
         "description": row.description,
         "is_paused": row.is_paused,
+        "pause_reason": row.pause_reason,
         "is_stale": row.is_stale,
         "owners": row.owner.iter().collect::<Vec<_>>(),
         "tags": tags,
@@ -44,19 +46,24 @@ pub(crate) fn dag(
         "timetable_summary": row.schedule,
         "timetable_description": row.schedule.as_deref().unwrap_or("Never, only when triggered"),
         "timetable_partitioned": false,
-        "timetable_periodic": row.schedule.as_deref().is_some_and(|s| s != "@once"),
+        "timetable_periodic": is_periodic(&newest.spec),
         "max_active_runs": row.max_active_runs,
         "max_active_tasks": row.max_active_tasks,
-        "max_consecutive_failed_dag_runs": 0,
+        "max_consecutive_failed_dag_runs": newest.spec.max_consecutive_failed_dag_runs,
         "has_task_concurrency_limits": limited,
         "has_import_errors": has_import_errors,
-        "is_backfillable": row.schedule.is_some(),
+        "is_backfillable": is_periodic(&newest.spec),
         "allowed_run_types": null,
         "next_dagrun_logical_date": time_or_null(row.next_logical_date),
         "next_dagrun_data_interval_start": time_or_null(row.next_interval_start),
         "next_dagrun_data_interval_end": time_or_null(row.next_interval_end),
         "next_dagrun_run_after": time_or_null(row.next_run_after),
     }))
+}
+
+/// Whether its runs follow from dates.
+fn is_periodic(spec: &DagSpec) -> bool {
+    matches!(spec.schedule, Schedule::Every(_)) || !spec.schedule.crons().is_empty()
 }
 
 /// `DAGDetailsResponse`.
@@ -75,7 +82,7 @@ pub(crate) fn details(
     let mut all = dag(row, newest, has_import_errors);
     all.extend(object(json!({
         "active_runs_count": active_runs,
-        "asset_expression": null,
+        "asset_expression": spec.schedule.assets().map(AssetCondition::expression),
         "catchup": spec.catchup,
         "concurrency": row.max_active_tasks,
         "dag_run_timeout": spec.dagrun_timeout.map(|t| format!("PT{}S", t.as_secs_f64())),

@@ -7,10 +7,12 @@ mod http;
 mod scratch;
 mod sensor;
 mod shell;
+mod sql;
 mod xcom;
 
 pub(crate) use http::Clients;
 pub(crate) use sensor::Stores;
+pub(crate) use sql::Databases;
 
 use crate::run::{Execution, Outcome};
 use gristmill_common::spec::TaskKind;

@@ -8,7 +8,7 @@ use crate::{
     lease::{Lease, LeaseEnd},
     processes::Processes,
     report::Reporter,
-    tasks::{Clients, Stores},
+    tasks::{Clients, Databases, Stores},
 };
 use gristmill_broker::{Broker, ConsumerState};
 use gristmill_common::{seal::SecretKey, spec::POKE_QUEUE_SUFFIX};
@@ -110,6 +110,8 @@ pub(crate) struct Incarnation {
     pub(crate) clients: Clients,
     /// Of file sensors.
     pub(crate) stores: Stores,
+    /// Of sql sensors.
+    pub(crate) databases: Databases,
     /// No new work is taken any more.
     pub(crate) stop_taking: CancellationToken,
 }
@@ -245,6 +247,7 @@ async fn incarnate(
         pokes: Arc::new(Semaphore::new(parts.config.pokes as usize)),
         clients: Clients::default(),
         stores: Stores::default(),
+        databases: Databases::default(),
         http: reqwest::Client::builder()
             .timeout(Duration::from_secs(30))
             .build()

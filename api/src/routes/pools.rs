@@ -87,7 +87,7 @@ fn check(slots: i64, include_deferred: bool) -> Result<(), ApiError> {
     }
     if include_deferred {
         return Err(ApiError::NotYet(
-            "this version has no deferred tasks yet; leave include_deferred out".to_owned(),
+            "in this version what is deferred takes no slots of any pool; leave include_deferred out".to_owned(),
         ));
     }
     Ok(())

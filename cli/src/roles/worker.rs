@@ -23,6 +23,9 @@ pub(crate) struct WorkerArgs {
     /// Task instances at one time
     #[arg(long, env = "GRISTMILL_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     concurrency: u32,
+    /// Pokes of sensors at one time, beside the tasks
+    #[arg(long, env = "GRISTMILL_POKES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pokes: u32,
     /// After SIGTERM: how long running tasks may go on before they are interrupted and requeued
     #[arg(long, env = "GRISTMILL_DRAIN_TIMEOUT", default_value = "5m")]
     drain_timeout: Span,
@@ -64,6 +67,7 @@ pub(super) async fn run(args: WorkerArgs) -> RoleResult {
             hostname,
             queues: args.queues,
             concurrency: args.concurrency,
+            pokes: args.pokes,
             lease: args.lease.duration(),
             drain_timeout: args.drain_timeout.duration(),
             work_dir: args.work_dir.unwrap_or_else(|| {

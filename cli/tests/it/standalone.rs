@@ -170,3 +170,33 @@ tasks:
         "{attempts} attempts for 30 tasks and two kills"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_without_a_worker_waits_on_a_standalone_too() {
+    let child = format!("dag_id: child\ntasks: {{t: {{shell: {}}}}}\n", step("true"));
+    let standalone = Standalone::start("child.yaml", &child).await;
+    let client = standalone.client();
+    let file = standalone.dir.path().join("arrived");
+    let parent = format!(
+        "dag_id: parent
+tasks:
+  soon: {{sensor: {{delta: 500ms}}}}
+  file: {{sensor: {{file: {}, poke_interval: 200ms}}}}
+  child: {{trigger_dag: {{dag_id: child, wait: true}}}}
+  ask: {{depends_on: [soon, child], approval: {{}}}}
+  seen: {{sensor: {{dag: {{dag_id: parent, task_id: child}}, poke_interval: 200ms}}}}
+",
+        file.display()
+    );
+    let run = client.start("parent", &parent).await;
+    client.task_is(&run, "ask", "awaiting_input").await;
+    client.task_is(&run, "file", "up_for_reschedule").await;
+    std::fs::write(file, "").unwrap();
+    let at = format!("{}/taskInstances/ask/-1/hitlDetails", run.path());
+    let (status, answer) = client
+        .patch(&at, &serde_json::json!({"chosen_options": ["approve"]}))
+        .await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(client.ended(&run, SOON).await["state"], "success");
+    assert_eq!(client.xcom(&run, "child").await["state"], "success");
+}

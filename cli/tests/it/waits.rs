@@ -1,8 +1,9 @@
 //! Sensors, triggered DAGs and approvals: what waits without a worker.
 
-use crate::support::{Deployment, LATER, Run, SOON, Shape};
+use crate::support::{Deployment, LATER, Run, SOON, Shape, long_tests};
 use gristmill_testkit::wait;
 use serde_json::json;
+use std::time::{Duration, Instant};
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers::path};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,9 +27,16 @@ async fn sensors_wait_without_slots_and_go_on_when_it_is_so() {
         deployment.dir().display().to_string(),
         deployment.dir().join("a.csv"),
     );
+    let database = url::Url::parse(&deployment.servers.database_url).unwrap();
+    let connection = json!({
+        "connection_id": "db", "conn_type": "postgres", "host": database.host_str(), "port": database.port(),
+        "login": database.username(), "password": database.password(), "schema": database.path().trim_start_matches('/'),
+    });
+    deployment.client.post("/connections", &connection).await;
     let yaml = format!(
         "dag_id: sensors
 tasks:
+  asked: {{sensor: {{sql: {{connection: db, query: SELECT count(*) FROM dag_runs WHERE dag_id = $1, parameters: [\"{{{{ dag.dag_id }}}}\"]}}}}}}
   file: {{sensor: {{file: \"{dir}/*.csv\", poke_interval: 200ms}}}}
   up: {{sensor: {{http: {{url: {base}/ready, expect: {{check: json.rows > 5}}}}, poke_interval: 200ms}}}}
   soon: {{sensor: {{delta: 1s}}}}
@@ -58,6 +66,7 @@ tasks:
     std::fs::write(go_on, "x").unwrap();
     deployment.succeeds(&run, SOON).await;
     assert_eq!(deployment.client.xcom(&run, "after").await, "1 7");
+    assert_eq!(deployment.client.xcom(&run, "asked").await, 1);
     // One try each, however many pokes.
     assert_eq!(
         deployment
@@ -75,7 +84,7 @@ tasks:
 async fn a_sensor_outlives_its_worker_at_no_cost_of_a_try() {
     let server = MockServer::start().await;
     Mock::given(path("/slow"))
-        .respond_with(ResponseTemplate::new(200).set_delay(std::time::Duration::from_secs(600)))
+        .respond_with(ResponseTemplate::new(200).set_delay(Duration::from_secs(600)))
         .up_to_n_times(1)
         .mount(&server)
         .await;
@@ -262,4 +271,94 @@ tasks:
         .await;
     assert_eq!(deployment.client.ended(&run, SOON).await["state"], "failed");
     deployment.client.task_is(&run, "other", "skipped").await;
+}
+
+/// Bytes that a process has had in memory at most.
+fn peak(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    kib.unwrap().parse::<u64>().unwrap() * 1024
+}
+
+/// 2,000 sensors, or with `GRISTMILL_LONG_TESTS=1` the 20,000 that are promised.
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_sensors_wait_in_one_worker_and_starve_nobody() {
+    let (dozens, patience) = match long_tests() {
+        true => (200, Duration::from_secs(1500)),
+        false => (20, LATER),
+    };
+    let shape = Shape {
+        slots: 2,
+        ..Shape::default()
+    };
+    let deployment = Deployment::of(shape).await;
+    let dir = deployment.dir().display();
+    let items = |n: usize| serde_json::to_string(&(0..n).collect::<Vec<_>>()).unwrap();
+    let yaml = format!(
+        "dag_id: many
+max_active_tasks: 1000
+tasks:
+  s:
+    expand: {{a: {}, b: {}}}
+    sensor: {{file: \"{dir}/never-{{{{ map.a }}}}-{{{{ map.b }}}}\", poke_interval: 1m}}
+",
+        items(dozens),
+        items(100)
+    );
+    deployment
+        .client
+        .deploy("dag_id: small\ntasks: {t: {shell: echo done}}\n")
+        .await;
+    let began = Instant::now();
+    let run = deployment.client.start("many", &yaml).await;
+    // While all of them are looked for, others get their slots.
+    let small = deployment.client.trigger("small").await;
+    let ended = deployment.client.ended(&small, SOON).await;
+    assert_eq!(ended["state"], "success", "{ended}");
+    let wanted = (dozens * 100).to_string();
+    let waiting =
+        "SELECT count(*) FROM task_instances WHERE state <> 'none' AND (wait ->> 'looks')::int > 0";
+    wait::until("every sensor to have looked", patience, async || {
+        (deployment.sql(waiting).await == wanted).then_some(())
+    })
+    .await
+    .unwrap();
+    let took = began.elapsed();
+    let peak = peak(deployment.workers[0].pid().unwrap());
+    println!(
+        "{wanted} sensors looked for the first time within {took:.0?}; the worker's memory was {} MiB at most",
+        peak >> 20
+    );
+    assert!(peak < 100 << 20, "{} MiB", peak >> 20);
+    deployment
+        .client
+        .post(&format!("{}/cancel", run.path()), &json!({}))
+        .await;
+    assert_eq!(
+        deployment.client.ended(&run, patience).await["state"],
+        "failed"
+    );
+    let left = "SELECT count(*) FROM task_instances WHERE state NOT IN ('skipped', 'none')";
+    let skipped = deployment.sql(&format!("{left} AND task_id = 's'")).await;
+    assert_eq!(skipped, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_goes_on_by_itself() {
+    let deployment = Deployment::small().await;
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/dags");
+    for name in ["hello.yaml", "waits.yaml"] {
+        let text = std::fs::read_to_string(examples.join(name)).unwrap();
+        deployment.client.deploy(&text).await;
+    }
+    let conf = json!({"conf": {"path": deployment.dir().join("never")}});
+    let made = deployment.client.post("/dags/waits/dagRuns", &conf).await;
+    let run = Run {
+        dag_id: "waits".to_owned(),
+        run_id: made["dag_run_id"].as_str().unwrap().to_owned(),
+    };
+    deployment.succeeds(&run, SOON).await;
+    let said = deployment.client.xcom(&run, "tell").await;
+    assert_eq!(said, "The answer was approve; the file is not there.");
 }

@@ -317,7 +317,11 @@ fn skip(
                 transition::resolve(row, TaskState::Skipped, Some(reason), now)
             })?;
         }
-        TaskState::Scheduled | TaskState::UpForRetry => {
+        TaskState::Scheduled
+        | TaskState::UpForRetry
+        | TaskState::UpForReschedule
+        | TaskState::Deferred
+        | TaskState::AwaitingInput => {
             let was_ready = row.state == TaskState::Scheduled;
             ws.change(node, |row| transition::cancel(row, reason, now))?;
             if was_ready {

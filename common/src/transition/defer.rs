@@ -12,6 +12,10 @@ pub const DEFER: Transition = Transition {
 /// The scheduler's next look is the first of a new try.
 pub fn defer(row: &mut TiRow, now: DateTime<Utc>) -> Result<(), Refused> {
     DEFER.check(row)?;
+    if row.state == TaskState::None {
+        // A new life, if it had one before: what it waits for, it waits for from now on.
+        row.wait = None;
+    }
     row.state = TaskState::Deferred;
     row.scheduled_at = Some(now);
     row.next_at = Some(now);

@@ -26,6 +26,7 @@ pub mod schedules;
 pub mod schema;
 pub mod startable;
 pub mod task_instances;
+pub mod waits;
 pub mod writes;
 pub mod xcoms;
 
@@ -92,6 +93,10 @@ macro_rules! conformance_tests {
                 keys_come_in_the_order_of_the_input, an_instance_keeps_its_columns, a_stale_write_writes_nothing,
                 one_of_fifty_writers_wins, nodes_and_unfinished_are_loaded, due_retries_come_oldest_first, an_attempt_ends_once,
                 broken_invariants_are_refused, text_with_nul_is_kept_readable,
+            }
+            waits {
+                due_waits_come_oldest_first, ended_runs_name_who_waits_for_them, other_dags_are_looked_up_by_date,
+                approvals_are_asked_listed_and_answered_once,
             }
             writes {
                 runs_are_locked_with_their_instances, every_part_is_written_in_one_go, a_refused_part_stops_the_whole,

@@ -6,7 +6,7 @@ mod stores;
 
 pub(crate) use stores::Stores;
 
-use super::{http, xcom};
+use super::{http, sql, xcom};
 use crate::run::{Execution, Outcome};
 use gristmill_common::spec::{SensorOn, SensorTask};
 use serde_json::Value;
@@ -49,7 +49,8 @@ async fn poke(execution: &Execution, sensor: &SensorTask) -> Outcome {
     let seen = match &sensor.on {
         SensorOn::File(path) => file::look(execution, path).await,
         SensorOn::Http(task) => http::look(execution, task).await,
-        SensorOn::Time(_) | SensorOn::Delta(_) | SensorOn::Dag(_) | SensorOn::Sql(_) => {
+        SensorOn::Sql(query) => sql::look(execution, query).await,
+        SensorOn::Time(_) | SensorOn::Delta(_) | SensorOn::Dag(_) => {
             Err(Blind::ForGood("no worker looks for this".to_owned()))
         }
     };

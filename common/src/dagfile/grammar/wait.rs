@@ -30,8 +30,7 @@ pub(crate) static SENSOR: Table = Table {
             "sql",
             Ty::Object(&SQL_QUERY),
             "Waits until a query's first value is true.",
-        )
-        .not_yet(),
+        ),
         key(
             "dag",
             Ty::Short("dag_id", &OTHER_DAG),

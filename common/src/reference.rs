@@ -36,7 +36,7 @@ pub use script::{Interrupted, Interruption, List, Outcome, Script, Stop};
 
 use crate::{
     ids::{TaskIdx, UNMAPPED},
-    spec::{DagSpec, ExpandSource, TaskKind, TaskSpec},
+    spec::{DagSpec, ExpandSource, Mapping, TaskKind, TaskSpec},
     state::{RunState, TaskState},
 };
 use rules::{Occurring, States, Verdicts};
@@ -163,10 +163,10 @@ fn task_answer(
 ) -> (TaskAnswer, Endings) {
     let mut answer = TaskAnswer::default();
     let mut runs_single = Endings::default();
-    match &task.expand {
+    match task.mapping() {
         None => runs_single = instance(idx, UNMAPPED, task, script),
-        Some(sources) => {
-            for length in lengths(idx, sources.iter(), script) {
+        Some(mapping) => {
+            for length in lengths(idx, mapping, script) {
                 match length {
                     List::Length(0) => runs_single.add(TaskState::Skipped, 0..=0),
                     List::None => runs_single.add(TaskState::Failed, 0..=0),
@@ -213,24 +213,38 @@ fn instance(idx: TaskIdx, map_index: i32, task: &TaskSpec, script: &impl Script)
     })
 }
 
-/// What the lists of a mapped task make together: the length of their product.
-fn lengths<'a>(
-    idx: TaskIdx,
-    sources: impl Iterator<Item = (&'a String, &'a ExpandSource)>,
-    script: &impl Script,
-) -> Vec<List> {
-    let mut products = vec![List::Length(1)];
-    for (variable, source) in sources {
-        let lists = match source {
-            ExpandSource::Literal(list) => vec![List::Length(list.len())],
-            ExpandSource::Template(_) => script.lists(idx, variable),
-        };
-        products = products
+/// What the lists of a mapped task make together: as many as their product, as each of lists side by side, as mappings.
+fn lengths(idx: TaskIdx, mapping: Mapping<'_>, script: &impl Script) -> Vec<List> {
+    let of = |variable: &str, source: &ExpandSource| match source {
+        ExpandSource::Literal(list) => vec![List::Length(list.len())],
+        ExpandSource::Template(_) => script.lists(idx, variable),
+    };
+    let (sources, join): (_, fn(List, List) -> List) = match mapping {
+        Mapping::Items(source) => return of("", source).into_iter().map(bounded).collect(),
+        Mapping::Product(sources) => (sources, times),
+        Mapping::Zip(sources) => (sources, beside),
+    };
+    let mut lists = sources
+        .iter()
+        .map(|(variable, source)| of(variable, source));
+    let first: Vec<List> = lists.next().into_iter().flatten().map(bounded).collect();
+    lists.fold(first, |joined, lists| {
+        let pairs = joined
             .iter()
-            .flat_map(|product| lists.iter().map(|list| times(*product, *list)))
-            .collect();
+            .flat_map(|a| lists.iter().map(|b| join(*a, *b)));
+        pairs.collect()
+    })
+}
+
+fn bounded(list: List) -> List {
+    times(List::Length(1), list)
+}
+
+fn beside(a: List, b: List) -> List {
+    match (a, b) {
+        (List::Length(a), List::Length(b)) if a == b => List::Length(a),
+        _ => List::None,
     }
-    products
 }
 
 fn times(a: List, b: List) -> List {

@@ -151,6 +151,8 @@ pub struct TiRow {
     pub expanded_len: Option<i32>,
     /// A mapped instance's map variables.
     pub map_values: Option<Map<String, Value>>,
+    /// What `map_index_template` calls a mapped instance.
+    pub map_name: Option<String>,
     pub scheduled_at: Option<DateTime<Utc>>,
     pub queued_at: Option<DateTime<Utc>>,
     /// No worker may claim the current dispatch after this.

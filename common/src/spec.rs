@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 mod data;
 mod flow;
 mod http;
+mod mapping;
 mod schedule;
 mod shell;
 mod wait;
@@ -23,6 +24,7 @@ pub use data::{
 };
 pub use flow::{BranchTask, Decider, ShortCircuitTask, Teardown};
 pub use http::{HttpBody, HttpExpect, HttpTask};
+pub use mapping::{ExpandSource, Mapping};
 pub use schedule::{AssetSchedule, Overlap, Schedule};
 pub use shell::{OutputMode, ResourceLimits, ShellTask};
 pub use wait::{
@@ -147,6 +149,15 @@ pub struct TaskSpec {
     /// Present on a mapped task: name of the map variable to the list that it runs over (several: their cross product).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expand: Option<BTreeMap<String, ExpandSource>>,
+    /// The same, the lists side by side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expand_zip: Option<BTreeMap<String, ExpandSource>>,
+    /// A list of mappings, each the map variables of one instance. At most one of the three is present.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expand_kwargs: Option<ExpandSource>,
+    /// Names the instances of a mapped task: a template over the run, `params`, `map` and `map_index`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_index_template: Option<String>,
     /// Environment of the task's process; values are templates.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -223,6 +234,17 @@ pub enum TaskKind {
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
 
+impl TaskSpec {
+    /// How the task itself is mapped, if it is.
+    pub fn mapping(&self) -> Option<Mapping<'_>> {
+        Mapping::of(
+            self.expand.as_ref(),
+            self.expand_zip.as_ref(),
+            self.expand_kwargs.as_ref(),
+        )
+    }
+}
+
 impl TaskKind {
     /// The kind's name, as in the DAG file; Airflow's API shows it as `operator`.
     pub fn name(&self) -> &'static str {
@@ -271,15 +293,6 @@ pub enum WeightRule {
     /// Own weight plus that of all tasks upstream.
     Upstream,
     Absolute,
-}
-
-/// The list that a mapped task runs over.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum ExpandSource {
-    Literal(Vec<Value>),
-    /// A template that is exactly one `{{ … }}` and yields a list.
-    Template(String),
 }
 
 impl DagSpec {

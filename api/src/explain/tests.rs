@@ -72,6 +72,7 @@ fn facts() -> Facts {
         counters: Counters::default(),
         expanded_len: None,
         map_values: None,
+        map_name: None,
         scheduled_at: Some(at(-10)),
         queued_at: None,
         claim_by: None,

@@ -60,7 +60,7 @@ pub(super) async fn xcoms(
     let is_mapped = version
         .spec
         .task(idx)
-        .is_some_and(|task| task.expand.is_some());
+        .is_some_and(|task| task.mapping().is_some());
     let rows = app.store.xcoms_of_task(run.pk, idx, key).await?;
     if !is_mapped {
         let value = rows.into_iter().next().map(|row| row.value);

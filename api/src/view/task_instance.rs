@@ -50,7 +50,7 @@ pub(crate) fn task_instance(row: &TiRow, run: &RunRow, of: &VersionRow) -> Value
         "executor": null,
         "executor_config": "{}",
         "note": null,
-        "rendered_map_index": null,
+        "rendered_map_index": row.map_name,
         "rendered_fields": {},
         "trigger": null,
         "triggerer_job": null,

@@ -240,13 +240,14 @@ async fn xcoms_small_and_large() {
 #[tokio::test]
 async fn a_mapped_task_shows_its_instances() {
     let api = Api::new().await;
-    api.deploy("dag_id: chain\ntasks:\n  a: {noop: {}, expand: {x: [1, 2]}}\n")
+    api.deploy("dag_id: chain\ntasks:\n  a: {noop: {}, expand: {x: [1, 2]}, map_index_template: 'no {{ map.x }}'}\n")
         .await;
     let run = api.trigger("chain", "r1").await;
     api.start_runs().await;
     let mapped = api.get(&format!("{TIS}/a/listMapped")).await.expect(200);
     assert_eq!(mapped["total_entries"], 2);
     assert_eq!(mapped["task_instances"][1]["map_values"], json!({ "x": 2 }));
+    assert_eq!(mapped["task_instances"][1]["rendered_map_index"], "no 2");
     assert_eq!(
         api.get(&format!("{TIS}/a/1")).await.expect(200)["map_index"],
         1

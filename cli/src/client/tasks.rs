@@ -12,6 +12,9 @@ pub(crate) struct Instance {
     pub(crate) task_id: String,
     /// -1: not one of a mapped task's.
     pub(crate) map_index: i32,
+    /// What the task's `map_index_template` calls it.
+    #[serde(default)]
+    pub(crate) rendered_map_index: Option<String>,
     /// Absent: waits for its upstreams.
     pub(crate) state: Option<String>,
     /// Attempts so far; each has a log.
@@ -38,9 +41,14 @@ impl Instance {
             })
     }
 
-    /// `clean`, `per_region[2]`.
+    /// `clean`, `per_region[2]`, `per_region[2] (eu)`.
     pub(crate) fn label(&self) -> String {
-        label(&self.task_id, self.map_index)
+        let label = label(&self.task_id, self.map_index);
+        let name = self.rendered_map_index.as_deref();
+        match name.and_then(|name| name.lines().next()) {
+            Some(name) => format!("{label} ({name})"),
+            None => label,
+        }
     }
 
     pub(crate) fn state(&self) -> &str {

@@ -16,7 +16,7 @@ pub(super) fn check(reader: &mut Reader<'_>, drafts: &Drafts, resolved: &Resolve
         .filter(|(_, draft)| draft.is_decider())
     {
         if draft.is_mapped() {
-            let message = "`expand` on a task that decides what follows is not built yet";
+            let message = "a task that decides what follows cannot be mapped: all its instances would decide about the same tasks";
             reader.error_at(&draft.spot, message);
         }
         let followers = drafts.tasks.iter().zip(&resolved.upstream);

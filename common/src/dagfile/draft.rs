@@ -9,10 +9,22 @@ use super::{
 };
 use crate::{ids::valid_name, spec::DataPhase};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Tasks that a DAG may have, the phases of `data` tasks counted.
 pub(super) const MAX_TASKS: usize = 10_000;
+
+/// The keys that make a task a mapped one; at most one of them is there.
+pub(super) const MAPPING_KEYS: [&str; 3] = ["expand", "expand_zip", "expand_kwargs"];
+
+/// What is known about a task's map variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum MapVariables {
+    NotMapped,
+    Known(BTreeSet<String>),
+    /// They come with a list that is made when the DAG runs.
+    Any,
+}
 
 /// One task.
 #[derive(Debug)]
@@ -364,10 +376,10 @@ impl Reader<'_> {
     /// `ID.plan` finds the partitions, `ID.part` is mapped over them, `ID.commit` puts their results together. A failed
     /// part fails the commit by the default rule.
     fn data_task(&mut self, draft: Draft, drafts: &mut Drafts) {
-        if draft.own.iter().any(|key| key == "expand") {
-            self.error_at(&draft.spot, "`expand` on a data task is not built yet");
-        }
-        for key in ["setup", "teardown"] {
+        for key in MAPPING_KEYS
+            .into_iter()
+            .chain(["map_index_template", "setup", "teardown"])
+        {
             if draft.own.iter().any(|own| own == key) {
                 let message = format!("`{key}` on a data task is not built yet");
                 self.error_at(&draft.spot, message);
@@ -377,7 +389,9 @@ impl Reader<'_> {
         let id = draft.id.clone();
         let phase = |phase: DataPhase, name: &str, depends_on: Vec<Name>| {
             let mut value = draft.value.clone();
-            value.remove("expand");
+            for key in MAPPING_KEYS {
+                value.remove(key);
+            }
             if let Some(Value::Object(data)) = value.get_mut("data") {
                 data.insert("phase".to_owned(), json!(phase));
             }
@@ -506,7 +520,23 @@ impl Draft {
     }
 
     pub(super) fn is_mapped(&self) -> bool {
-        self.value.contains_key("expand")
+        MAPPING_KEYS.iter().any(|key| self.value.contains_key(*key))
+    }
+
+    /// The map variables that its templates see.
+    pub(super) fn map_variables(&self) -> MapVariables {
+        match MAPPING_KEYS.iter().find_map(|key| self.value.get(*key)) {
+            None => MapVariables::NotMapped,
+            Some(Value::Object(lists)) => MapVariables::Known(lists.keys().cloned().collect()),
+            Some(Value::Array(items)) => MapVariables::Known(
+                items
+                    .iter()
+                    .filter_map(Value::as_object)
+                    .flat_map(|item| item.keys().cloned())
+                    .collect(),
+            ),
+            Some(_) => MapVariables::Any,
+        }
     }
 }
 

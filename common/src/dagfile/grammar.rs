@@ -62,6 +62,8 @@ pub(crate) enum Ty {
     Params,
     /// Map variable to a list, or to a template of one.
     Expand,
+    /// A list of mappings of map variables, or a template of one.
+    ExpandItems,
     /// Task id to task.
     Tasks,
     /// The keys of a task that are marked `.inherited()`.
@@ -203,6 +205,7 @@ impl Ty {
             Self::Json => "any value; texts in it are templates".into(),
             Self::Params => "a mapping of parameter names to JSON Schemas or defaults".into(),
             Self::Expand => "a mapping of variable names to lists, or to templates of lists".into(),
+            Self::ExpandItems => "a list of mappings, or a template of one".into(),
             Self::Tasks => "a mapping of task ids to tasks".into(),
             Self::DefaultArgs => "a mapping of task keys".into(),
         }

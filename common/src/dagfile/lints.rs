@@ -2,7 +2,7 @@
 
 use super::{
     diagnostic::Spot,
-    draft::{Draft, Drafts},
+    draft::{Draft, Drafts, MAPPING_KEYS},
     grammar::SENSOR_ON,
     node::{Node, Tree},
     reader::Reader,
@@ -136,7 +136,7 @@ fn check_task(reader: &mut Reader<'_>, dag: &Map<String, Value>, draft: &Draft, 
         // As in Airflow: the list would have to be there before its maker ran.
         Some("always") if has_upstream_list(draft) => {
             let message =
-                "the rule `always` does not wait, but the list of `expand` comes from upstream"
+                "the rule `always` does not wait, but the list to map over comes from upstream"
                     .to_owned();
             reader.error_at(&below(spot, "trigger_rule"), message);
         }
@@ -166,28 +166,63 @@ fn check_task(reader: &mut Reader<'_>, dag: &Map<String, Value>, draft: &Draft, 
             "depends_on_past has no effect without a schedule: runs have no order".to_owned();
         warn(reader, "depends_on_past", message);
     }
-    if let Some(literals) = value("expand").and_then(Value::as_object) {
-        for (name, source) in literals {
-            if let Value::Array(items) = source {
-                if items.is_empty() {
-                    warn(
-                        reader,
-                        "expand",
-                        format!("the list {name:?} is empty: the task will always be skipped"),
-                    );
-                }
-                if items
-                    .iter()
-                    .any(|item| item.as_str().is_some_and(is_template))
-                {
-                    warn(
-                        reader,
-                        "expand",
-                        format!("templates within the list {name:?} are not rendered"),
-                    );
-                }
-            }
+    check_lists(reader, draft);
+    if value("map_index_template").is_some() && !draft.is_mapped() {
+        let message = "map_index_template has no effect: the task is not mapped".to_owned();
+        warn(reader, "map_index_template", message);
+    }
+}
+
+/// Warns of literal lists that are probably not meant.
+fn check_lists(reader: &mut Reader<'_>, draft: &Draft) {
+    let Some((key, lists)) = MAPPING_KEYS
+        .iter()
+        .find_map(|key| Some((*key, draft.value.get(*key)?)))
+    else {
+        return;
+    };
+    let spot = below(&draft.spot, key);
+    let literal = |reader: &mut Reader<'_>, name: String, list: &Value| {
+        let Value::Array(items) = list else { return };
+        if items.is_empty() {
+            let message = format!("the list{name} is empty: the task will always be skipped");
+            reader.warn_at(&spot, message);
         }
+        let is_text = |item: &Value| item.as_str().is_some_and(is_template);
+        let holds = |item: &Value| {
+            item.as_object()
+                .is_some_and(|map| map.values().any(is_text))
+        };
+        if items.iter().any(|item| is_text(item) || holds(item)) {
+            let message = format!("templates within the list{name} are not rendered");
+            reader.warn_at(&spot, message);
+        }
+    };
+    match lists {
+        Value::Object(lists) => {
+            for (name, list) in lists {
+                literal(reader, format!(" {name:?}"), list);
+            }
+            check_zip(reader, key, &spot, lists);
+        }
+        list => literal(reader, String::new(), list),
+    }
+}
+
+/// Literal lists that are put side by side are known to fit, or not, already.
+fn check_zip(reader: &mut Reader<'_>, key: &str, spot: &Spot, lists: &Map<String, Value>) {
+    let lengths: Vec<(&String, usize)> = lists
+        .iter()
+        .filter_map(|(name, list)| Some((name, list.as_array()?.len())))
+        .collect();
+    let Some((first, length)) = lengths.first().filter(|_| key == "expand_zip") else {
+        return;
+    };
+    if let Some((other, its)) = lengths.iter().find(|(_, its)| its != length) {
+        let message = format!(
+            "the lists have different lengths: {first} has {length} items, {other} has {its}; lists side by side are equally long"
+        );
+        reader.error_at(spot, message);
     }
 }
 
@@ -259,13 +294,13 @@ fn check_waits(reader: &mut Reader<'_>, draft: &Draft) {
 }
 
 fn has_upstream_list(draft: &Draft) -> bool {
-    let sources = draft
-        .value
-        .get("expand")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten();
-    draft.is_mapped() && sources.into_iter().any(|(_, source)| source.is_string())
+    let pulls = |list: &Value| list.as_str().is_some_and(|text| text.contains("xcom_pull"));
+    let lists = MAPPING_KEYS.iter().find_map(|key| draft.value.get(*key));
+    match lists {
+        Some(Value::Object(lists)) => lists.values().any(pulls),
+        Some(list) => pulls(list),
+        None => false,
+    }
 }
 
 fn below(spot: &Spot, key: &str) -> Spot {

@@ -275,6 +275,7 @@ impl<'a> Reader<'a> {
             Ty::Expand => self.expand(node),
             Ty::Schedule => self.schedule(node),
             Ty::AssetCondition => self.asset_condition(node),
+            Ty::ExpandItems => self.expand_items(node),
             // The DAG and task readers take these apart themselves.
             Ty::Tasks | Ty::DefaultArgs => None,
             _ => self.scalar(node, ty),

@@ -122,6 +122,7 @@ fn value(ty: &Ty, definitions: &mut Map<String, Value>) -> Value {
             "type": "object", "minProperties": 1, "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },
             "additionalProperties": { "type": ["array", "string"] },
         }),
+        Ty::ExpandItems => json!({ "type": ["array", "string"], "items": { "type": "object" } }),
         Ty::Tasks => {
             let task = reference(&super::grammar::TASK, definitions);
             json!({ "type": "object", "minProperties": 1, "additionalProperties": task })

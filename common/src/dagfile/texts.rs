@@ -2,7 +2,7 @@
 
 use super::{
     diagnostic::{Diagnostic, Spot},
-    draft::Drafts,
+    draft::{Drafts, MapVariables},
     reader::{Reader, Role, Text},
     resolve::{Resolved, Target},
 };
@@ -17,8 +17,7 @@ use serde_json::{Map, Value};
 /// What the templates of one task can see.
 struct Scope<'a> {
     params: &'a Map<String, Value>,
-    /// Map variables, if the task is mapped.
-    map: Option<Vec<String>>,
+    map: MapVariables,
 }
 
 pub(super) fn check(
@@ -33,11 +32,7 @@ pub(super) fn check(
             continue;
         }
         let draft = &drafts.tasks[task];
-        let map = draft
-            .value
-            .get("expand")
-            .and_then(Value::as_object)
-            .map(|map| map.keys().cloned().collect());
+        let map = draft.map_variables();
         let scope = Scope { params, map };
         for text in &texts {
             let Some(content) = find(&drafts.tasks[task].value, &text.pointer).map(str::to_owned)
@@ -163,6 +158,16 @@ fn check_reference(
         let hint = "a queue's template sees `params` and `map` only.".to_owned();
         return undefined(root.to_owned(), "", &mut std::iter::empty(), Some(hint));
     }
+    let names = |key: &String| key == "map_index_template";
+    if text.pointer.first().is_some_and(names) && matches!(root, "var" | "conn" | "try_number") {
+        let hint = "instances are named when they are made: the run, `params`, `map` and `map_index` are known.";
+        return undefined(
+            root.to_owned(),
+            "",
+            &mut std::iter::empty(),
+            Some(hint.to_owned()),
+        );
+    }
     // What the scheduler renders sees no secrets: only workers may open them.
     let by_scheduler = match text.pointer.first().map(String::as_str) {
         Some("branch" | "short_circuit" | "trigger_dag" | "approval") => true,
@@ -189,29 +194,31 @@ fn check_reference(
                 );
             }
         }
-        "map" => match (&scope.map, first) {
-            _ if text.role == Role::Expand => {
-                let hint = "the lists are needed to make the map variables.".to_owned();
-                undefined("map".to_owned(), "", &mut std::iter::empty(), Some(hint));
+        "map" => {
+            match (&scope.map, first) {
+                _ if text.role == Role::Expand => {
+                    let hint = "the lists are needed to make the map variables.".to_owned();
+                    undefined("map".to_owned(), "", &mut std::iter::empty(), Some(hint));
+                }
+                (MapVariables::NotMapped, _) => {
+                    let hint = "only tasks with `expand`, `expand_zip` or `expand_kwargs` have map variables.".to_owned();
+                    undefined("map".to_owned(), "", &mut std::iter::empty(), Some(hint));
+                }
+                (MapVariables::Known(names), Some(name)) if !is_method && !names.contains(name) => {
+                    let hint = format!(
+                        "the map variables are those that the task is mapped over, {}.",
+                        known(names.iter().map(String::as_str))
+                    );
+                    undefined(
+                        format!("map.{name}"),
+                        name,
+                        &mut names.iter().map(String::as_str),
+                        Some(hint),
+                    );
+                }
+                _ => {}
             }
-            (None, _) => {
-                let hint = "only tasks with `expand` have map variables.".to_owned();
-                undefined("map".to_owned(), "", &mut std::iter::empty(), Some(hint));
-            }
-            (Some(names), Some(name)) if !is_method && !names.iter().any(|known| known == name) => {
-                let hint = format!(
-                    "the map variables are those of `expand`, {}.",
-                    known(names.iter().map(String::as_str))
-                );
-                undefined(
-                    format!("map.{name}"),
-                    name,
-                    &mut names.iter().map(String::as_str),
-                    Some(hint),
-                );
-            }
-            _ => {}
-        },
+        }
         _ => {
             let fields = FIELDS
                 .iter()
@@ -252,8 +259,17 @@ fn check_pulls(
 ) -> String {
     let draft = &drafts.tasks[puller];
     let mut edits = Vec::new();
+    let names = text
+        .pointer
+        .first()
+        .is_some_and(|key| key == "map_index_template");
     for pull in &analysis.pulls {
         let spot = reader.within_text(text, content, pull.at.start);
+        if names {
+            let message = "ti.xcom_pull: instances are named when they are made, without values of other tasks: pull in the list, and use `map`";
+            reader.error_at(&spot, message);
+            continue;
+        }
         match drafts.lookup(&draft.scope, &pull.task_id) {
             None => {
                 let diagnostic = reader.error_at(

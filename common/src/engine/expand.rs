@@ -1,32 +1,29 @@
 //! Dynamic task mapping: from a node and its lists to its instances.
 
 use super::{
-    WorkingSet,
+    Plan, WorkingSet,
+    map_values::{MapValues, map_values},
     start::{queue_of, run_template_context},
 };
 use crate::{
     ids::{TiPk, UNMAPPED},
-    row::TiRow,
-    spec::{ExpandSource, TaskKind},
+    row::{RunRow, TiRow},
+    spec::{TaskKind, TaskSpec},
     state::TaskState,
     template::{Renderer, XComSource},
     transition,
 };
-use serde_json::{Map, Value};
 use std::sync::Arc;
 
-/// Instances of one mapped task at most.
-pub const MAX_MAP_LENGTH: usize = 100_000;
-/// Bytes of all instances' map values together at most, as JSON.
-pub const MAX_MAP_BYTES: usize = 64 * 1024 * 1024;
+/// Characters of an instance's name at most, as in Airflow.
+const MAX_NAME: usize = 250;
 
-/// The map variables of every instance of a node: the cross product of its lists, the last variable moving fastest.
-/// `xcoms` answers what the lists' templates pull.
+/// The map variables of every instance of a node. `xcoms` answers what the lists' templates pull.
 pub fn expansion_values(
     ws: &WorkingSet,
     node: TiPk,
     xcoms: Arc<dyn XComSource>,
-) -> Result<Vec<Map<String, Value>>, String> {
+) -> Result<Vec<MapValues>, String> {
     let row = ws.ti(node).ok_or("the node is not loaded")?;
     let (run, plan) = ws
         .run(row.run)
@@ -35,85 +32,34 @@ pub fn expansion_values(
     let task = plan
         .task(row.task_idx)
         .ok_or("the task is not in this version")?;
+    let mapping = task.mapping().ok_or("the task is not mapped")?;
     let mut context = run_template_context(plan, run, task, None);
     context.xcoms = xcoms;
-    let renderer = Renderer::new(context);
-    let mut product = vec![Map::new()];
-    let mut bytes = 0usize;
-    for (name, source) in task.expand.iter().flatten() {
-        let list = match source {
-            ExpandSource::Literal(list) => list
-                .iter()
-                .map(|item| renderer.render_value(item))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|e| format!("expand.{name}: {e}"))?,
-            ExpandSource::Template(text) => as_list(
-                name,
-                renderer
-                    .render_native(text)
-                    .map_err(|e| format!("expand.{name}: {e}"))?,
-            )?,
-        };
-        if product.len().saturating_mul(list.len()) > MAX_MAP_LENGTH {
-            return Err(format!(
-                "expand would make {} instances; at most {MAX_MAP_LENGTH} are allowed",
-                product.len().saturating_mul(list.len())
-            ));
-        }
-        // A cross product repeats every value: its size is known, and bounded, before it is made.
-        let list_bytes: usize = list
-            .iter()
-            .map(|item| name.len() + item.to_string().len())
-            .sum();
-        bytes = bytes
-            .saturating_mul(list.len())
-            .saturating_add(product.len().saturating_mul(list_bytes));
-        if bytes > MAX_MAP_BYTES {
-            return Err(format!(
-                "expand would make {bytes} bytes of map values; at most {MAX_MAP_BYTES} are allowed: map over keys or paths instead"
-            ));
-        }
-        product = product
-            .into_iter()
-            .flat_map(|values| {
-                list.iter().map(move |item| {
-                    let mut values = values.clone();
-                    values.insert(name.clone(), item.clone());
-                    values
-                })
-            })
-            .collect();
-    }
-    Ok(product)
+    map_values(&task.task_id, mapping, &Renderer::new(context))
 }
 
-/// A mapping gives its entries as `{key, value}`; anything else that is no list is an error that says what it is.
-fn as_list(name: &str, value: Value) -> Result<Vec<Value>, String> {
-    match value {
-        Value::Array(list) => Ok(list),
-        Value::Object(map) => Ok(map
-            .into_iter()
-            .map(|(key, value)| serde_json::json!({"key": key, "value": value}))
-            .collect()),
-        Value::Null => Err(format!(
-            "expand.{name}: expected a list, got nothing (null)"
-        )),
-        other => {
-            let mut shown = other.to_string();
-            if let Some((cut, _)) = shown.char_indices().nth(80) {
-                shown.truncate(cut);
-                shown.push('…');
-            }
-            Err(format!("expand.{name}: expected a list, got {shown}"))
-        }
-    }
+/// What `map_index_template` calls an instance. One that cannot be rendered stands as it is written.
+fn name_of(
+    plan: &Plan,
+    run: &RunRow,
+    task: &TaskSpec,
+    map_index: i32,
+    map: &MapValues,
+) -> Option<String> {
+    let template = task.map_index_template.as_ref()?;
+    let mut context = run_template_context(plan, run, task, Some(map));
+    context.map_index = map_index;
+    let name = Renderer::new(context)
+        .render(template)
+        .map_or_else(|_| template.clone(), |name| name.trim().to_owned());
+    Some(name.chars().take(MAX_NAME).collect())
 }
 
 /// Turns a node into its instances; an empty list skips it, an error fails it. Settle afterwards.
 pub fn expand(
     ws: &mut WorkingSet,
     node: TiPk,
-    values: Result<Vec<Map<String, Value>>, String>,
+    values: Result<Vec<MapValues>, String>,
 ) -> Option<()> {
     ws.to_render.retain(|pk| *pk != node);
     let now = ws.now;
@@ -155,6 +101,7 @@ pub fn expand(
         let mut row = TiRow {
             map_index,
             queue: queue_of(&plan, &run, task, Some(&map)),
+            map_name: name_of(&plan, &run, task, map_index, &map),
             map_values: Some(map),
             ..template.clone()
         };

@@ -338,7 +338,7 @@ fn skip(
 pub fn render(ws: &mut WorkingSet, node: TiPk, xcoms: Arc<dyn XComSource>) -> Option<()> {
     let row = ws.ti(node)?;
     let plan = ws.plan_of(row.run)?;
-    if plan.task(row.task_idx)?.expand.is_some() {
+    if plan.task(row.task_idx)?.mapping().is_some() {
         let values = super::expansion_values(ws, node, xcoms);
         return super::expand(ws, node, values);
     }

@@ -45,6 +45,9 @@ impl Plan {
         let expand_refs = spec.tasks.iter().map(scheduling_references).collect();
         let without_lists = |task: &TaskSpec| TaskSpec {
             expand: None,
+            expand_zip: None,
+            expand_kwargs: None,
+            map_index_template: None,
             ..task.clone()
         };
         let to_send = spec.tasks.iter().map(without_lists).collect();

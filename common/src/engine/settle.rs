@@ -177,7 +177,7 @@ pub(super) fn evaluate(ws: &mut WorkingSet, node: TiPk) -> Option<()> {
         ),
         Verdict::Skip => ends(TaskState::Skipped, "it can no longer hold"),
         Verdict::UpstreamFailed => ends(TaskState::UpstreamFailed, "an upstream failed"),
-        Verdict::Run if task.expand.is_some() || task.kind.decider().is_some() => {
+        Verdict::Run if task.mapping().is_some() || task.kind.decider().is_some() => {
             ws.to_render.push(node);
             return Some(());
         }

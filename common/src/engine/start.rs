@@ -67,6 +67,7 @@ fn new_node(plan: &Plan, run: &RunRow, idx: TaskIdx, task: &TaskSpec) -> TiRow {
         counters: plan.fresh_counters(idx),
         expanded_len: None,
         map_values: None,
+        map_name: None,
         scheduled_at: None,
         queued_at: None,
         claim_by: None,

@@ -58,7 +58,7 @@ pub trait Script {
     /// not mapped; `try_number` is 1 for the first and counts interrupted tries, as `GRISTMILL_TRY_NUMBER` does.
     fn outcome(&self, task: TaskIdx, map_index: i32, try_number: i32) -> Outcome;
 
-    /// What the template of a mapped task's `variable` gives; literal lists are not asked for. Several answers where the
+    /// What the template of a mapped task's `variable` gives (empty: of its `expand_kwargs`); literal lists are not asked for. Several answers where the
     /// order of events decides: a rule such as `one_success` may hold before the list's producer has ended.
     fn lists(&self, task: TaskIdx, variable: &str) -> Vec<List>;
 

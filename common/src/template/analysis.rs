@@ -66,7 +66,8 @@ pub fn task_references(task: &TaskSpec) -> Refs {
 /// and all of a task that waits without a worker.
 pub fn scheduling_references(task: &TaskSpec) -> Refs {
     let mut refs = references(&task.queue);
-    for source in task.expand.iter().flat_map(|expand| expand.values()) {
+    let lists = task.mapping().map(|mapping| mapping.sources());
+    for source in lists.into_iter().flatten() {
         if let ExpandSource::Template(text) = source {
             refs.merge(references(text));
         }

@@ -187,9 +187,9 @@ macro_rules! ti_columns {
         "t.pk, t.run_pk, t.task_idx, t.task_id, t.map_index, t.state, t.fence, t.try_number, t.max_tries,
          t.user_failures, t.infra_losses, t.attempt, t.epoch, t.queue, t.pool, t.pool_slots, t.priority_weight,
          t.occupies, t.up_total, t.up_success, t.up_failed, t.up_upstream_failed, t.up_skipped, t.up_removed,
-         t.up_setups, t.up_setup_success, t.up_setup_skipped, t.expanded_len, t.map_values, t.scheduled_at,
-         t.queued_at, t.claim_by, t.started_at, t.ended_at, t.next_at, t.worker, t.hostname, t.pid, t.exit_code,
-         t.reason, t.wait"
+         t.up_setups, t.up_setup_success, t.up_setup_skipped, t.expanded_len, t.map_values, t.map_name,
+         t.scheduled_at, t.queued_at, t.claim_by, t.started_at, t.ended_at, t.next_at, t.worker, t.hostname, t.pid,
+         t.exit_code, t.reason, t.wait"
     };
 }
 pub(crate) use ti_columns;
@@ -229,6 +229,7 @@ impl FromPg for TiRow {
             },
             expanded_len: get(row, "expanded_len")?,
             map_values: get::<Option<Json<_>>>(row, "map_values")?.map(|json| json.0),
+            map_name: get(row, "map_name")?,
             scheduled_at: get(row, "scheduled_at")?,
             queued_at: get(row, "queued_at")?,
             claim_by: get(row, "claim_by")?,

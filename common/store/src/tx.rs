@@ -140,7 +140,7 @@ pub trait Tx: crate::WaitTx + Send {
 
     /// Writes all mutable columns of each row, guarded by key, expected state and expected fence. Returns the keys that
     /// were written: a missing one was fenced. What an instance was made with (task, queue, pool and slots, priority, map
-    /// values) never changes and is not written.
+    /// values and name) never changes and is not written.
     async fn update_tis(&mut self, writes: &[TiWrite]) -> StoreResult<Vec<TiPk>>;
 
     /// Ready instances (`scheduled`) that fit their run's limit, their pool, their queue and their task's limits as these

@@ -78,6 +78,7 @@ fn runs_and_tasks_have_tables() {
 
     let mut mapped = instance("part", "up_for_retry", 1);
     mapped["map_index"] = 2.into();
+    mapped["rendered_map_index"] = "eu".into();
     mapped["reason"] =
         "exit code 1: cannot open the file, which is why nothing was read from it\nmore".into();
     let mut waiting = instance("last", "none", 0);
@@ -85,10 +86,10 @@ fn runs_and_tasks_have_tables() {
     waiting["duration"] = Value::Null;
     let rows = vec![instance("fetch", "success", 2), mapped, waiting];
     insta::assert_snapshot!(table::<Instance>(rows, false, now).unwrap(), @r"
-    TASK     STATE         TRY  QUEUE    HOST  STARTED  TOOK  REASON
-    fetch    success       2    default  w1    5m ago   1.5s
-    part[2]  up_for_retry  1    default  w1    5m ago   1.5s  exit code 1: cannot open the file, which is why nothing was…
-    last     none          0    default  w1    -        -
+    TASK          STATE         TRY  QUEUE    HOST  STARTED  TOOK  REASON
+    fetch         success       2    default  w1    5m ago   1.5s
+    part[2] (eu)  up_for_retry  1    default  w1    5m ago   1.5s  exit code 1: cannot open the file, which is why nothing was…
+    last          none          0    default  w1    -        -
     ");
 }
 

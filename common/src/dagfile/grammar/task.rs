@@ -180,22 +180,19 @@ static KEYS: &[Key] = &[
     ),
     key(
         "expand_kwargs",
-        Ty::Template,
-        "A template of a list of mappings: runs once per item.",
-    )
-    .not_yet(),
+        Ty::ExpandItems,
+        "Runs once per item of a list of mappings; each is the instance's map variables.",
+    ),
     key(
         "expand_zip",
         Ty::Expand,
-        "Like expand, but the lists go side by side.",
-    )
-    .not_yet(),
+        "Like expand, but the lists, equally long, go side by side.",
+    ),
     key(
         "map_index_template",
         Ty::Template,
-        "Names the instances of a mapped task.",
-    )
-    .not_yet(),
+        "Names the instances of a mapped task, over the run, params, map and map_index.",
+    ),
     key("retries", COUNT, "Attempts after a failed one.")
         .default("0")
         .inherited(),

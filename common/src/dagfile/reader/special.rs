@@ -4,7 +4,7 @@ use super::{Reader, Role};
 use crate::{
     dagfile::{
         grammar::Ty,
-        node::{Node, Tree},
+        node::{Entry, Node, Tree},
     },
     params::check_schema,
     template::is_template,
@@ -42,14 +42,12 @@ impl Reader<'_> {
     pub(super) fn expand(&mut self, node: &Node) -> Option<Value> {
         let entries = self.entries(node, &Ty::Expand.expected())?;
         if entries.is_empty() {
-            self.error(node.at, "expand needs at least one variable");
+            self.error(node.at, "at least one map variable is needed");
         }
         let mut sources = Map::new();
         for entry in entries {
             let source = self.deeper(&entry.key, |reader| {
-                if !is_identifier(&entry.key) {
-                    reader.error(entry.at, "a map variable's name is letters, digits and `_`, and does not start with a digit");
-                }
+                reader.map_variable(entry);
                 match &entry.value.tree {
                     Tree::Seq(_) => Some(entry.value.to_json()),
                     Tree::Scalar(scalar) if scalar.value.is_string() && is_template(&scalar.text) => {
@@ -66,6 +64,36 @@ impl Reader<'_> {
             sources.insert(entry.key.clone(), source.unwrap_or_default());
         }
         Some(Value::Object(sources))
+    }
+
+    fn map_variable(&mut self, entry: &Entry) {
+        if !is_identifier(&entry.key) {
+            let message =
+                "a map variable's name is letters, digits and `_`, and does not start with a digit";
+            self.error(entry.at, message);
+        }
+    }
+
+    /// A list of mappings of map variables, or a template of one.
+    pub(super) fn expand_items(&mut self, node: &Node) -> Option<Value> {
+        match &node.tree {
+            Tree::Seq(items) => {
+                for (i, item) in items.iter().enumerate() {
+                    self.within(&i.to_string(), |reader| {
+                        let expected = "a mapping of map variables such as {region: eu, size: 2}";
+                        for entry in reader.entries(item, expected).unwrap_or_default() {
+                            reader.within(&entry.key, |reader| reader.map_variable(entry));
+                        }
+                    });
+                }
+                Some(node.to_json())
+            }
+            Tree::Scalar(scalar) if scalar.value.is_string() && is_template(&scalar.text) => {
+                self.template(node.at, scalar, Role::Expand);
+                Some(json!(scalar.text))
+            }
+            _ => self.unexpected(node, &Ty::ExpandItems),
+        }
     }
 
     /// JSON in which texts are templates.

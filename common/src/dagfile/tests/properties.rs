@@ -15,6 +15,9 @@ fn task(i: usize) -> impl Strategy<Value = Value> {
             "partitions": {"n": n}, "sink": {"format": "parquet", "path": "o"},
         }})),
         Just(json!({"shell": {"command": "x", "output": "json", "resources": {"memory": "1GiB"}}, "expand": {"v": [1, "a", null]}, "env": {"V": "{{ map.v }}"}})),
+        Just(json!({"noop": {}, "expand_zip": {"v": [1, 2], "w": ["a", {"b": 3}]}, "map_index_template": "{{ map.v }}"})),
+        Just(json!({"shell": "{{ map.any }}", "expand_kwargs": "{{ [{'any': params.n}] }}"})),
+        Just(json!({"shell": "{{ map.a }}", "expand_kwargs": [{"a": 1}, {"a": null}]})),
         Just(json!({"group": {"default_args": {"retries": 4}, "tasks": {"p": {"shell": "x"}, "q": {"empty": {}, "depends_on": ["p"]}}}})),
     ];
     let upstream = proptest::collection::vec(0..i.max(1), 0..3);

@@ -157,6 +157,55 @@ fn variables_multiply_within_bounds() {
     assert!(reason.contains(&MAX_MAP_BYTES.to_string()), "{reason}");
 }
 
+#[test]
+fn lists_side_by_side_and_mappings_make_instances() {
+    let zip = json!({"expand_zip": {"x": [1, 2], "y": ["a", "b"]}});
+    let items = json!({"expand_kwargs": [{"x": 1}, {"y": 2}, {}]});
+    let mut world = World::started(vec![task("z", &[], zip), task("k", &[], items)]);
+    assert_eq!(world.states(), ["scheduled"; 5]);
+    assert_eq!(
+        world.find("z", 1).map_values,
+        json!({"x": 2, "y": "b"}).as_object().cloned()
+    );
+    assert_eq!(
+        world.find("k", 1).map_values,
+        json!({"y": 2}).as_object().cloned()
+    );
+    for (id, n) in [("z", 2), ("k", 3)] {
+        for i in 0..n {
+            world.end_at(id, i, Success);
+        }
+    }
+    assert_eq!(world.run().state, RunState::Success);
+}
+
+#[test]
+fn lists_of_different_lengths_fail_the_task() {
+    let zip = json!({"expand_zip": {"x": [1], "y": "{{ [1, 2] }}"}});
+    let world = World::started(vec![task("z", &[], zip)]);
+    assert_eq!(world.states(), ["failed"]);
+    let reason = world.ti("z").reason.clone().unwrap();
+    assert!(reason.contains("x has 1, y has 2"), "{reason}");
+}
+
+#[test]
+fn instances_have_names() {
+    let named =
+        |template: &str| json!({"expand": {"x": ["eu", "us"]}, "map_index_template": template});
+    let world = World::started(vec![
+        task("n", &[], named("{{ map_index }}: {{ map.x }}")),
+        task("broken", &[], named("{{ map.y }}")),
+        task("long", &[], named(&"ä".repeat(300))),
+        task("plain", &[], json!({})),
+    ]);
+    let name = |id: &str, i| world.find(id, i).map_name.clone();
+    assert_eq!(name("n", 1).as_deref(), Some("1: us"));
+    assert_eq!(name("broken", 0).as_deref(), Some("{{ map.y }}"));
+    assert_eq!(name("long", 0).map(|name| name.chars().count()), Some(250));
+    assert_eq!(name("plain", -1), None);
+    assert_eq!(name("n", -1), None);
+}
+
 /// A stop ends tens of thousands of instances in one transaction: the work must not grow with their square.
 #[test]
 fn many_endings_of_one_transaction_cost_their_number() {

@@ -83,17 +83,18 @@ fn bind_mutable<'q, T>(
 pub(super) async fn insert(tx: &mut PgTx, tis: &[NewTi]) -> StoreResult<Vec<TiPk>> {
     const SQL: &str = concat!(
         "INSERT INTO task_instances (run_pk, task_idx, task_id, map_index, queue, pool, pool_slots, priority_weight,
-                                     map_values, limit_lane, ",
+                                     map_values, map_name, limit_lane, ",
         mutable_names!(),
         ") SELECT v.run_pk, v.task_idx, v.task_id, v.map_index, v.queue, v.pool, v.pool_slots, v.priority_weight,
-                  v.map_values::json, CASE WHEN v.task_idx = ANY (d.limited_tasks) THEN v.task_idx ELSE -1 END, ",
+                  v.map_values::json, v.map_name, CASE WHEN v.task_idx = ANY (d.limited_tasks) THEN v.task_idx ELSE -1 END, ",
         mutable_values!(),
         " FROM unnest(",
         mutable_unnest!(),
         ", $32::bigint[], $33::integer[], $34::text[], $35::integer[], $36::text[], $37::text[], $38::integer[],
-          $39::integer[], $40::text[]) WITH ORDINALITY AS v (",
+          $39::integer[], $40::text[], $41::text[]) WITH ORDINALITY AS v (",
         mutable_names!(),
-        ", run_pk, task_idx, task_id, map_index, queue, pool, pool_slots, priority_weight, map_values, position)
+        ", run_pk, task_idx, task_id, map_index, queue, pool, pool_slots, priority_weight, map_values, map_name,
+          position)
          JOIN dag_runs r ON r.pk = v.run_pk
          JOIN dag_versions d ON d.pk = r.version_pk
          ORDER BY v.position
@@ -111,7 +112,8 @@ pub(super) async fn insert(tx: &mut PgTx, tis: &[NewTi]) -> StoreResult<Vec<TiPk
         .bind(column(tis, |ti| ti.0.pool.as_str()))
         .bind(column(tis, |ti| ti.0.pool_slots))
         .bind(column(tis, |ti| ti.0.priority_weight))
-        .bind(column(tis, |ti| ti.0.map_values.as_ref().map(json)));
+        .bind(column(tis, |ti| ti.0.map_values.as_ref().map(json)))
+        .bind(column(tis, |ti| opt_text(ti.0.map_name.as_deref())));
     let rows = tx.all(statement).await?;
     if rows.len() != tis.len() {
         let error = format!(

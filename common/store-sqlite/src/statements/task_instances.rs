@@ -21,8 +21,8 @@ macro_rules! ti_row {
     () => {
         "json_array(t.pk, t.run, t.task_idx, t.task_id, t.map_index, t.state, t.fence, t.try_number, t.max_tries, \
          t.user_failures, t.infra_losses, t.attempt, t.epoch, t.queue, t.pool, t.pool_slots, t.priority_weight, \
-         t.occupies, t.counters, t.expanded_len, t.map_values, t.scheduled_at, t.queued_at, t.claim_by, \
-         t.started_at, t.ended_at, t.next_at, t.worker, t.hostname, t.pid, t.exit_code, t.reason, t.wait)"
+         t.occupies, t.counters, t.expanded_len, t.map_values, t.map_name, t.scheduled_at, t.queued_at, \
+         t.claim_by, t.started_at, t.ended_at, t.next_at, t.worker, t.hostname, t.pid, t.exit_code, t.reason, t.wait)"
     };
 }
 pub(super) use ti_row;
@@ -59,6 +59,7 @@ pub(super) struct TiRecord {
     counters: Document<[i32; 9]>,
     expanded_len: Option<i32>,
     map_values: Option<Document<Map<String, Value>>>,
+    map_name: Option<String>,
     scheduled_at: Option<Micros>,
     queued_at: Option<Micros>,
     claim_by: Option<Micros>,
@@ -97,6 +98,7 @@ impl From<TiRecord> for TiRow {
             counters: read_counters(r.counters.0),
             expanded_len: r.expanded_len,
             map_values: r.map_values.map(|d| d.0),
+            map_name: r.map_name,
             scheduled_at: time(r.scheduled_at),
             queued_at: time(r.queued_at),
             claim_by: time(r.claim_by),
@@ -198,6 +200,7 @@ struct Identity<'a> {
     pool_slots: i32,
     priority_weight: i32,
     map_values: Option<Document<&'a Map<String, Value>>>,
+    map_name: Option<&'a str>,
 }
 
 impl<'a> TiJson<'a> {
@@ -217,6 +220,7 @@ impl<'a> TiJson<'a> {
                 pool_slots: row.pool_slots,
                 priority_weight: row.priority_weight,
                 map_values: row.map_values.as_ref().map(Document),
+                map_name: row.map_name.as_deref(),
             }),
             ..Self::of(row, row.state, row.fence)
         }
@@ -258,14 +262,14 @@ impl<'a> TiJson<'a> {
 const INSERT: &str = "
 INSERT INTO task_instances
     (run, task_idx, task_id, map_index, state, fence, try_number, max_tries, user_failures, infra_losses, attempt, epoch,
-     queue, pool, pool_slots, priority_weight, occupies, counters, expanded_len, map_values, scheduled_at, queued_at,
-     claim_by, started_at, ended_at, next_at, worker, hostname, pid, exit_code, reason, wait)
+     queue, pool, pool_slots, priority_weight, occupies, counters, expanded_len, map_values, map_name,
+     scheduled_at, queued_at, claim_by, started_at, ended_at, next_at, worker, hostname, pid, exit_code, reason, wait)
 SELECT value ->> 'run', value ->> 'task_idx', value ->> 'task_id', value ->> 'map_index', value ->> 'state',
     value ->> 'fence', value ->> 'try_number', value ->> 'max_tries', value ->> 'user_failures',
     value ->> 'infra_losses', value ->> 'attempt', value ->> 'epoch', value ->> 'queue', value ->> 'pool',
     value ->> 'pool_slots', value ->> 'priority_weight', value ->> 'occupies', value ->> 'counters',
-    value ->> 'expanded_len', value ->> 'map_values', value ->> 'scheduled_at', value ->> 'queued_at',
-    value ->> 'claim_by', value ->> 'started_at', value ->> 'ended_at', value ->> 'next_at', value ->> 'worker',
+    value ->> 'expanded_len', value ->> 'map_values', value ->> 'map_name', value ->> 'scheduled_at',
+    value ->> 'queued_at', value ->> 'claim_by', value ->> 'started_at', value ->> 'ended_at', value ->> 'next_at', value ->> 'worker',
     value ->> 'hostname', value ->> 'pid', value ->> 'exit_code', value ->> 'reason',
     value ->> 'wait'
 FROM jsonb_each(?1)

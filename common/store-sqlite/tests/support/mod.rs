@@ -109,6 +109,7 @@ pub(crate) fn ready(run: RunPk, task_idx: i32, now: DateTime<Utc>) -> TiRow {
         counters: Counters::default(),
         expanded_len: None,
         map_values: None,
+        map_name: None,
         scheduled_at: Some(now),
         queued_at: None,
         claim_by: None,

@@ -103,6 +103,7 @@ pub(super) fn ready_ti(run: RunPk, task_idx: i32) -> TiRow {
         counters: Counters::default(),
         expanded_len: None,
         map_values: None,
+        map_name: None,
         scheduled_at: Some(after(-60)),
         queued_at: None,
         claim_by: None,

@@ -53,6 +53,7 @@ fn full(idx: i32) -> TiRow {
         },
         expanded_len: Some(12),
         map_values: json!({ "z": [1], "a": null }).as_object().cloned(),
+        map_name: Some("z of a".to_owned()),
         scheduled_at: Some(after(-60)),
         queued_at: Some(after(-50)),
         claim_by: Some(after(-40)),
@@ -138,6 +139,7 @@ pub async fn an_instance_keeps_its_columns<B: Backend>(store: B) {
                 pool_slots: ti.pool_slots,
                 priority_weight: ti.priority_weight,
                 map_values: ti.map_values.clone(),
+                map_name: ti.map_name.clone(),
                 ..full(1)
             };
         })

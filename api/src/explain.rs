@@ -40,12 +40,16 @@ pub(crate) struct QueueWorkers {
 pub(crate) struct Facts {
     pub(crate) now: DateTime<Utc>,
     pub(crate) dag_paused: bool,
+    /// Why, if not a user paused it.
+    pub(crate) pause_reason: Option<String>,
+    /// The run belongs to a backfill that is paused.
+    pub(crate) backfill_paused: bool,
     pub(crate) run: RunRow,
     pub(crate) task: TaskSpec,
     /// Absent before the run has started.
     pub(crate) ti: Option<TiRow>,
     pub(crate) upstreams: Vec<Upstream>,
-    /// `max_active_runs` of the DAG.
+    /// `max_active_runs` of the DAG, or of the run's backfill.
     pub(crate) runs_limit: Option<LimitRow>,
     pub(crate) pool: Option<LimitRow>,
     pub(crate) task_limit: Option<LimitRow>,
@@ -128,11 +132,24 @@ fn run_not_started(facts: &Facts, found: &mut Found) {
     if facts.dag_paused {
         found.add(
             "dag_paused",
-            format!(
-                "the DAG {} is paused: its queued runs do not start",
-                run.dag_id
-            ),
-            json!({ "dag_id": run.dag_id }),
+            match &facts.pause_reason {
+                None => format!(
+                    "the DAG {} is paused: its queued runs do not start",
+                    run.dag_id
+                ),
+                Some(why) => format!(
+                    "the DAG {} is paused, because {why}: its queued runs do not start until it is unpaused",
+                    run.dag_id
+                ),
+            },
+            json!({ "dag_id": run.dag_id, "reason": facts.pause_reason }),
+        );
+    }
+    if facts.backfill_paused {
+        found.add(
+            "backfill_paused",
+            "its backfill is paused: its queued runs do not start".to_owned(),
+            json!({ "backfill_id": run.backfill }),
         );
     }
     if run.run_after > facts.now {
@@ -143,12 +160,16 @@ fn run_not_started(facts: &Facts, found: &mut Found) {
         );
     }
     if let Some(limit) = facts.runs_limit.as_ref().filter(|limit| limit.free() == 0) {
+        let (reason, whose) = match run.backfill {
+            Some(_) => ("backfill_max_active_runs", "its backfill".to_owned()),
+            None => ("max_active_runs", run.dag_id.clone()),
+        };
         let message = format!(
-            "{} of at most {} runs of {} are running (max_active_runs)",
-            limit.used, limit.cap, run.dag_id
+            "{} of at most {} runs of {whose} are running (max_active_runs)",
+            limit.used, limit.cap
         );
         found.add(
-            "max_active_runs",
+            reason,
             message,
             json!({ "used": limit.used, "cap": limit.cap }),
         );

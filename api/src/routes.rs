@@ -1,5 +1,7 @@
 //! The routes, a file per noun.
 
+mod assets;
+mod backfills;
 mod connections;
 mod dag_runs;
 mod dag_stats;
@@ -36,7 +38,7 @@ use axum::{
     extract::DefaultBodyLimit,
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use gristmill_objects::bundle;
 use std::{any::Any, sync::Arc, time::Duration};
@@ -62,6 +64,7 @@ pub fn router(parts: ApiParts) -> Router {
         .merge(dag_routes())
         .merge(run_routes())
         .merge(other_routes())
+        .merge(time_routes())
         .layer(TimeoutLayer::with_status_code(
             StatusCode::SERVICE_UNAVAILABLE,
             TIMEOUT,
@@ -202,6 +205,41 @@ fn other_routes() -> Router<App> {
             "/api/v2/tokens/{name}",
             axum::routing::delete(tokens::delete),
         )
+}
+
+/// Assets and backfills.
+fn time_routes() -> Router<App> {
+    const BACKFILL: &str = "/api/v2/backfills/{backfill_id}";
+    const ASSET: &str = "/api/v2/assets/{asset_id}";
+    Router::new()
+        .route(
+            "/api/v2/backfills",
+            get(backfills::list).post(backfills::create),
+        )
+        .route("/api/v2/backfills/dry_run", post(backfills::dry_run))
+        .route(BACKFILL, get(backfills::get_one))
+        .route(&format!("{BACKFILL}/pause"), put(backfills::pause))
+        .route(&format!("{BACKFILL}/unpause"), put(backfills::unpause))
+        .route(&format!("{BACKFILL}/cancel"), put(backfills::cancel))
+        .route("/api/v2/assets", get(assets::list))
+        .route(
+            "/api/v2/assets/events",
+            get(assets::events).post(assets::create_event),
+        )
+        .route(ASSET, get(assets::get_one))
+        .route(
+            &format!("{ASSET}/queuedEvents"),
+            get(assets::queued_of_asset).delete(assets::forget_of_asset),
+        )
+        .route(
+            &format!("{DAG}/assets/queuedEvents"),
+            get(assets::queued_of_dag).delete(assets::forget_of_dag),
+        )
+        .route(
+            &format!("{DAG}/assets/{{asset_id}}/queuedEvents"),
+            get(assets::queued_of_dag_and_asset).delete(assets::forget_of_dag_and_asset),
+        )
+        .route(&format!("{RUN}/upstreamAssetEvents"), get(assets::of_run))
 }
 
 /// What may take its time: it bounds itself.

@@ -1,5 +1,6 @@
 //! The client commands: everything that talks to a running Gristmill over its REST API. One file per noun.
 
+mod backfill;
 mod connections;
 mod console;
 mod dags;
@@ -85,6 +86,9 @@ pub(crate) enum Command {
     Xcom(xcom::Xcom),
     // Described by its struct, at length.
     Queues(queues::Queues),
+    /// Backfills: runs of the past, made afterwards
+    #[command(subcommand)]
+    Backfill(backfill::Backfill),
     /// Workers that are alive
     #[command(subcommand)]
     Workers(workers::Workers),
@@ -140,6 +144,7 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<Outcome, Co
         Command::Tasks(command) => Box::pin(command.run(context)).await,
         Command::Xcom(command) => Box::pin(command.run(context)).await,
         Command::Queues(command) => Box::pin(command.run(context)).await,
+        Command::Backfill(command) => Box::pin(command.run(context)).await,
         Command::Workers(command) => Box::pin(command.run(context)).await,
         Command::Pools(command) => Box::pin(command.run(context)).await,
         Command::Variables(command) => Box::pin(command.run(context)).await,

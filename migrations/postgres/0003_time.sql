@@ -92,7 +92,8 @@ CREATE TABLE asset_queue (
     asset_id bigint NOT NULL,
     -- The schedule's condition was evaluated with it, and did not hold.
     looked   boolean NOT NULL DEFAULT false,
-    dag_id   text COLLATE "C" NOT NULL REFERENCES dags (dag_id) ON DELETE CASCADE,
+    -- No foreign key: an ending must not meet the deletion of a DAG that waits for its assets.
+    dag_id   text COLLATE "C" NOT NULL,
     PRIMARY KEY (dag_id, event_id)
 );
 CREATE INDEX asset_queue_new ON asset_queue (dag_id) WHERE NOT looked;

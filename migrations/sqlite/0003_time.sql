@@ -74,7 +74,7 @@ CREATE INDEX asset_events_by_age ON asset_events (at);
 
 -- Events that wait for the next run of a DAG with a schedule by assets.
 CREATE TABLE asset_queue (
-    dag_id   TEXT NOT NULL REFERENCES dags (dag_id) ON DELETE CASCADE,
+    dag_id   TEXT NOT NULL,
     event_id INTEGER NOT NULL REFERENCES asset_events (id) ON DELETE CASCADE,
     asset_id INTEGER NOT NULL,
     -- The schedule's condition was evaluated with it, and did not hold.

@@ -26,6 +26,9 @@ pub(crate) fn carry_out(handle: &Arc<SchedulerHandle>, applied: Applied) {
             tokio::spawn(forget_data(handle.clone(), ended.run));
         }
     }
+    if applied.updated_assets {
+        handle.wake_runs.notify_one();
+    }
     if applied.stale > 0 {
         metrics::counter!("gristmill_stale_events_total").increment(applied.stale as u64);
     }

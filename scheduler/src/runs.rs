@@ -20,7 +20,7 @@ pub(crate) async fn run(handle: Arc<SchedulerHandle>) {
         tokio::select! {
             () = handle.store.run_changed(seen, AT_LEAST_EVERY) => {}
             _ = handle.wait_for(&handle.wake_runs, |to_do| {
-                to_do.queued_runs || to_do.due_dags || to_do.runs_to_stop || to_do.overlaps
+                to_do.queued_runs || to_do.due_dags || to_do.runs_to_stop || to_do.overlaps || to_do.asset_events
             }) => {}
         }
     }
@@ -49,6 +49,12 @@ async fn attend(handle: &Arc<SchedulerHandle>, to_do: ToDo) -> bool {
         match repeat::until_answered("making scheduled runs", || store.create_due_runs()).await {
             Ok(runs) => made = runs,
             Err(error) => tracing::error!(%error, "cannot make scheduled runs"),
+        }
+    }
+    if to_do.asset_events {
+        match repeat::until_answered("making runs for assets", || store.create_asset_runs()).await {
+            Ok(dags) => made += dags,
+            Err(error) => tracing::error!(%error, "cannot make runs for assets"),
         }
     }
     let more = (to_do.queued_runs || made > 0) && start(handle).await > 0;

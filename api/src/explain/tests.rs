@@ -89,6 +89,8 @@ fn facts() -> Facts {
     Facts {
         now: at(0),
         dag_paused: false,
+        pause_reason: None,
+        backfill_paused: false,
         run,
         task: serde_json::from_value(json!({ "task_id": "t", "noop": {} })).unwrap(),
         ti: Some(ti),
@@ -141,6 +143,9 @@ fn upstream(f: &mut Facts) {
 
 #[rstest]
 #[case::paused_dag(|f: &mut Facts| { queued_run(f); f.dag_paused = true }, "dag_paused", "d is paused")]
+#[case::failing_dag(|f: &mut Facts| { queued_run(f); f.dag_paused = true; f.pause_reason = Some("its last run failed".into()) }, "dag_paused", "because its last run failed")]
+#[case::paused_backfill(|f: &mut Facts| { queued_run(f); f.backfill_paused = true }, "backfill_paused", "backfill is paused")]
+#[case::backfill(|f: &mut Facts| { queued_run(f); f.run.backfill = Some(gristmill_common::ids::BackfillPk(3)); f.runs_limit = limit(2, 2) }, "backfill_max_active_runs", "2 of at most 2 runs of its backfill")]
 #[case::future(|f: &mut Facts| { queued_run(f); f.run.run_after = at(90) }, "run_after", "not start before")]
 #[case::runs(|f: &mut Facts| { queued_run(f); f.runs_limit = limit(2, 2) }, "max_active_runs", "2 of at most 2 runs")]
 #[case::starting(|f: &mut Facts| queued_run(f), "ready", "about to start")]

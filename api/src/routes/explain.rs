@@ -102,9 +102,7 @@ async fn facts(app: &App, path: &TiPath) -> Result<Facts, ApiError> {
     }
     let queue = ti.as_ref().map_or(&task.queue, |ti| &ti.queue).clone();
     let pool = ti.as_ref().map_or(&task.pool, |ti| &ti.pool).clone();
-    let runs_key = LimitKey::DagRuns {
-        dag_id: run.dag_id.clone(),
-    };
+    let runs_key = run.limit();
     let pool_key = LimitKey::Pool { name: pool };
     let queue_key = LimitKey::queue(&queue);
     let task_key = LimitKey::Task {
@@ -127,7 +125,15 @@ async fn facts(app: &App, path: &TiPath) -> Result<Facts, ApiError> {
     let components = app.store.components().await?;
     Ok(Facts {
         now: app.store.now(),
-        dag_paused: dag.is_some_and(|dag| dag.is_paused),
+        dag_paused: dag.as_ref().is_some_and(|dag| dag.is_paused),
+        pause_reason: dag.and_then(|dag| dag.pause_reason),
+        backfill_paused: match run.backfill {
+            Some(id) if run.started_at.is_none() => {
+                let backfill = app.store.backfill(id).await?;
+                backfill.is_some_and(|backfill| backfill.is_paused)
+            }
+            _ => false,
+        },
         upstreams: upstreams(app, &run, &task).await?,
         runs_limit: limit(&runs_key),
         pool: limit(&pool_key),

@@ -17,5 +17,6 @@ mod many;
 mod poison;
 mod queues;
 mod standalone;
+mod time;
 mod values;
 mod waits;

@@ -1,6 +1,8 @@
 //! Queries, and small writes that stand alone. The statements stand in the modules below, by noun.
 
 mod access;
+mod assets;
+mod backfills;
 mod dags;
 pub(crate) mod journal;
 mod limits;
@@ -13,13 +15,14 @@ use crate::{PgStore, rows::get, schema};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
-    ids::{Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
+    ids::{BackfillPk, Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
 };
 use gristmill_store::{
-    AuditRow, ComponentRow, DagRow, DeadLetterRow, ImportErrorRow, LimitKey, LimitRow, OutDispatch,
-    Page, PoolRow, PoolUse, QueueCounts, Reads, RunFilter, StateCounts, StoreResult, TiFilter,
-    ToDo, TokenRow, UserRow, VersionRow, WorkerRow,
+    AssetEventFilter, AssetEventRow, AssetRow, AuditRow, BackfillFilter, BackfillRow, ComponentRow,
+    DagRow, DeadLetterRow, ImportErrorRow, LimitKey, LimitRow, OutDispatch, Page, PoolRow, PoolUse,
+    QueueCounts, Reads, RunFilter, StateCounts, StoreResult, TiFilter, ToDo, TokenRow, UserRow,
+    VersionRow, WaitingAsset, WorkerRow,
 };
 use sqlx::postgres::PgRow;
 use std::time::Duration;
@@ -58,6 +61,48 @@ impl Reads for PgStore {
 
     async fn dag(&self, dag_id: &str) -> StoreResult<Option<DagRow>> {
         dags::dag(self, dag_id).await
+    }
+
+    async fn backfill(&self, id: BackfillPk) -> StoreResult<Option<BackfillRow>> {
+        backfills::one(self, id).await
+    }
+
+    async fn backfills(&self, filter: &BackfillFilter) -> StoreResult<Page<BackfillRow>> {
+        backfills::list(self, filter).await
+    }
+
+    async fn assets(
+        &self,
+        pattern: Option<&str>,
+        dag_ids: &[String],
+        limit: i64,
+        offset: i64,
+    ) -> StoreResult<Page<AssetRow>> {
+        assets::list(self, pattern, dag_ids, limit, offset).await
+    }
+
+    async fn asset(&self, id: i64) -> StoreResult<Option<AssetRow>> {
+        assets::one(self, id).await
+    }
+
+    async fn asset_events(&self, filter: &AssetEventFilter) -> StoreResult<Page<AssetEventRow>> {
+        assets::events(self, filter).await
+    }
+
+    async fn queued_asset_events(
+        &self,
+        dag_id: Option<&str>,
+        asset_id: Option<i64>,
+    ) -> StoreResult<Vec<WaitingAsset>> {
+        assets::queued(self, dag_id, asset_id).await
+    }
+
+    async fn delete_queued_asset_events(
+        &self,
+        dag_id: Option<&str>,
+        asset_id: Option<i64>,
+    ) -> StoreResult<u64> {
+        assets::delete_queued(self, dag_id, asset_id).await
     }
 
     async fn dags(

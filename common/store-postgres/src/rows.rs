@@ -8,9 +8,9 @@ use gristmill_common::{
     trigger_rule::Counters,
 };
 use gristmill_store::{
-    ApprovalRow, AuditRow, ComponentRow, DagRow, DeadLetterRow, ImportErrorRow, OutDispatch,
-    PoolRow, QueueCounts, StoreError, StoreResult, TokenRow, UserRow, VersionRow, WorkerRow,
-    WorkerState,
+    ApprovalRow, AssetEventRow, AssetRow, AssetSource, AuditRow, BackfillRow, ComponentRow, DagRow,
+    DeadLetterRow, ImportErrorRow, OutDispatch, PoolRow, QueueCounts, StoreError, StoreResult,
+    TokenRow, UserRow, VersionRow, WaitingAsset, WorkerRow, WorkerState,
 };
 use serde::de::DeserializeOwned;
 use sqlx::{Decode, Postgres, Row, Type, postgres::PgRow, types::Json};
@@ -487,4 +487,86 @@ pub(crate) fn secret_meta(row: &PgRow) -> StoreResult<(String, serde_json::Value
 /// The ciphertext and what may be shown of a secret.
 pub(crate) fn secret(row: &PgRow) -> StoreResult<(String, serde_json::Value)> {
     Ok((get(row, "sealed")?, json(row, "meta")?))
+}
+
+impl FromPg for BackfillRow {
+    fn from_pg(row: &PgRow) -> StoreResult<Self> {
+        Ok(Self {
+            id: BackfillPk(get(row, "id")?),
+            dag_id: get(row, "dag_id")?,
+            from_date: get(row, "from_date")?,
+            to_date: get(row, "to_date")?,
+            run_backwards: get(row, "run_backwards")?,
+            max_active_runs: get(row, "max_active_runs")?,
+            reprocess: named(row, "reprocess_behavior")?,
+            conf: json(row, "conf")?,
+            is_paused: get(row, "is_paused")?,
+            left_out: get(row, "left_out")?,
+            created_at: get(row, "created_at")?,
+            updated_at: get(row, "updated_at")?,
+            cancelled_at: get(row, "cancelled_at")?,
+            completed_at: get(row, "completed_at")?,
+            queued: get(row, "queued")?,
+            running: get(row, "running")?,
+            success: get(row, "success")?,
+            failed: get(row, "failed")?,
+        })
+    }
+}
+
+impl FromPg for AssetRow {
+    fn from_pg(row: &PgRow) -> StoreResult<Self> {
+        let event: Option<i64> = get(row, "event_id")?;
+        let at: Option<DateTime<Utc>> = get(row, "event_at")?;
+        Ok(Self {
+            id: get(row, "id")?,
+            name: get(row, "name")?,
+            uri: get(row, "uri")?,
+            group: get(row, "grp")?,
+            extra: json(row, "extra")?,
+            created_at: get(row, "created_at")?,
+            updated_at: get(row, "updated_at")?,
+            references: json(row, "uses")?,
+            last_event: event.zip(at),
+        })
+    }
+}
+
+impl FromPg for AssetEventRow {
+    fn from_pg(row: &PgRow) -> StoreResult<Self> {
+        let dag_id: Option<String> = get(row, "dag_id")?;
+        let source = match dag_id {
+            Some(dag_id) => Some(AssetSource {
+                dag_id,
+                run_id: get(row, "run_id")?,
+                task_id: get(row, "task_id")?,
+                map_index: get(row, "map_index")?,
+            }),
+            None => None,
+        };
+        let runs: Vec<i64> = get(row, "runs")?;
+        Ok(Self {
+            id: get(row, "id")?,
+            asset_id: get(row, "asset_id")?,
+            name: get(row, "name")?,
+            uri: get(row, "uri")?,
+            group: get(row, "grp")?,
+            at: get(row, "at")?,
+            extra: json(row, "extra")?,
+            source,
+            runs: runs.into_iter().map(RunPk).collect(),
+        })
+    }
+}
+
+impl FromPg for WaitingAsset {
+    fn from_pg(row: &PgRow) -> StoreResult<Self> {
+        Ok(Self {
+            dag_id: get(row, "dag_id")?,
+            asset_id: get(row, "asset_id")?,
+            name: get(row, "name")?,
+            event: get(row, "event")?,
+            at: get(row, "at")?,
+        })
+    }
 }

@@ -1,5 +1,7 @@
 //! One open transaction. The statements stand in the modules below, by noun.
 
+mod assets;
+mod backfills;
 mod candidates;
 mod dags;
 mod limits;
@@ -21,13 +23,15 @@ use crate::{Inner, Statement, connections::Connection, meter::Meter};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
-    ids::{Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
+    ids::{BackfillPk, Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
     message::Sealed,
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
+    state::RunState,
 };
 use gristmill_store::{
-    AuditRow, DagRow, LimitKey, LimitRow, NewDagVersion, NewRun, NewTi, StoreError, StoreResult,
-    TiWrite, Tx, Unfinished, UpstreamXcom, VersionRow, WorkerRow, Writes, Written,
+    AuditRow, DagRow, LimitKey, LimitRow, NewAssetEvent, NewAssetReference, NewBackfill,
+    NewDagVersion, NewRun, NewTi, StoreError, StoreResult, TiWrite, Tx, Unfinished, UpstreamXcom,
+    VersionRow, WaitingAsset, WorkerRow, Writes, Written,
 };
 use sqlx::postgres::{PgQueryResult, PgRow};
 use std::sync::Arc;
@@ -127,6 +131,68 @@ impl Tx for PgTx {
 
     async fn update_dag(&mut self, dag: &DagRow) -> StoreResult<()> {
         dags::update(self, dag).await
+    }
+
+    async fn insert_backfill(
+        &mut self,
+        new: &NewBackfill,
+        left_out: i32,
+    ) -> StoreResult<BackfillPk> {
+        backfills::insert(self, new, left_out).await
+    }
+
+    async fn active_backfill(&mut self, dag_id: &str) -> StoreResult<Option<BackfillPk>> {
+        backfills::active(self, dag_id).await
+    }
+
+    async fn newest_runs(
+        &mut self,
+        dag_id: &str,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> StoreResult<Vec<(DateTime<Utc>, RunState)>> {
+        backfills::newest_runs(self, dag_id, from, to).await
+    }
+
+    async fn pause_backfill(&mut self, id: BackfillPk, paused: bool) -> StoreResult<bool> {
+        backfills::pause(self, id, paused).await
+    }
+
+    async fn cancel_backfill(&mut self, id: BackfillPk, reason: &str) -> StoreResult<Option<i64>> {
+        backfills::cancel(self, id, reason).await
+    }
+
+    async fn put_asset_references(
+        &mut self,
+        dag_id: &str,
+        references: &[NewAssetReference],
+    ) -> StoreResult<()> {
+        assets::put_references(self, dag_id, references).await
+    }
+
+    async fn put_asset_events(&mut self, events: &[NewAssetEvent]) -> StoreResult<Vec<i64>> {
+        assets::put_events(self, events).await
+    }
+
+    async fn lock_dags_with_asset_events(&mut self, max: i64) -> StoreResult<Vec<DagRow>> {
+        assets::lock_dags(self, max).await
+    }
+
+    async fn waiting_assets(&mut self, dag_id: &str) -> StoreResult<Vec<WaitingAsset>> {
+        assets::waiting(self, dag_id).await
+    }
+
+    async fn take_asset_events(
+        &mut self,
+        dag_id: &str,
+        up_to: i64,
+        run: Option<RunPk>,
+    ) -> StoreResult<()> {
+        assets::take_events(self, dag_id, up_to, run).await
+    }
+
+    async fn keep_asset_events(&mut self, dag_id: &str, up_to: i64, keep: i64) -> StoreResult<()> {
+        assets::keep_events(self, dag_id, up_to, keep).await
     }
 
     async fn unfinished_runs(&mut self, dag_id: &str) -> StoreResult<Unfinished> {

@@ -4,13 +4,14 @@ use crate::{SqliteStore, connect, error::store_error, writer};
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use gristmill_common::{
-    ids::{Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
+    ids::{BackfillPk, Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
 };
 use gristmill_store::{
-    AuditRow, ComponentRow, DagRow, DeadLetterRow, ImportErrorRow, LimitKey, LimitRow, OutDispatch,
-    Page, PoolRow, PoolUse, QueueCounts, Reads, RunFilter, StateCounts, StoreError, StoreResult,
-    TiFilter, ToDo, TokenRow, UserRow, VersionRow, WorkerRow,
+    AssetEventFilter, AssetEventRow, AssetRow, AuditRow, BackfillFilter, BackfillRow, ComponentRow,
+    DagRow, DeadLetterRow, ImportErrorRow, LimitKey, LimitRow, OutDispatch, Page, PoolRow, PoolUse,
+    QueueCounts, Reads, RunFilter, StateCounts, StoreError, StoreResult, TiFilter, ToDo, TokenRow,
+    UserRow, VersionRow, WaitingAsset, WorkerRow,
 };
 use sqlx::{Connection, migrate::Migrator};
 use std::{sync::atomic::Ordering, time::Duration};
@@ -132,6 +133,54 @@ impl Reads for SqliteStore {
             stats.statements.load(Ordering::Relaxed),
             stats.transactions.load(Ordering::Relaxed),
         )
+    }
+
+    async fn backfill(&self, id: BackfillPk) -> StoreResult<Option<BackfillRow>> {
+        self.reader().await?.backfill(id).await
+    }
+
+    async fn backfills(&self, filter: &BackfillFilter) -> StoreResult<Page<BackfillRow>> {
+        self.reader().await?.backfills(filter).await
+    }
+
+    async fn assets(
+        &self,
+        pattern: Option<&str>,
+        dag_ids: &[String],
+        limit: i64,
+        offset: i64,
+    ) -> StoreResult<Page<AssetRow>> {
+        self.reader()
+            .await?
+            .assets(pattern, dag_ids, limit, offset)
+            .await
+    }
+
+    async fn asset(&self, id: i64) -> StoreResult<Option<AssetRow>> {
+        self.reader().await?.asset(id).await
+    }
+
+    async fn asset_events(&self, filter: &AssetEventFilter) -> StoreResult<Page<AssetEventRow>> {
+        self.reader().await?.asset_events(filter).await
+    }
+
+    async fn queued_asset_events(
+        &self,
+        dag_id: Option<&str>,
+        asset_id: Option<i64>,
+    ) -> StoreResult<Vec<WaitingAsset>> {
+        self.reader()
+            .await?
+            .queued_asset_events(dag_id, asset_id)
+            .await
+    }
+
+    async fn delete_queued_asset_events(
+        &self,
+        dag_id: Option<&str>,
+        asset_id: Option<i64>,
+    ) -> StoreResult<u64> {
+        write!(self, delete_queued_asset_events(dag_id, asset_id))
     }
 
     async fn dags(

@@ -4,13 +4,15 @@ use crate::{session::Session, writer::Lease};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
-    ids::{Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
+    ids::{BackfillPk, Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
     message::Sealed,
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
+    state::RunState,
 };
 use gristmill_store::{
-    AuditRow, DagRow, LimitKey, LimitRow, NewDagVersion, NewRun, NewTi, StoreResult, TiWrite, Tx,
-    Unfinished, UpstreamXcom, VersionRow, WorkerRow,
+    AuditRow, DagRow, LimitKey, LimitRow, NewAssetEvent, NewAssetReference, NewBackfill,
+    NewDagVersion, NewRun, NewTi, StoreResult, TiWrite, Tx, Unfinished, UpstreamXcom, VersionRow,
+    WaitingAsset, WorkerRow,
 };
 use uuid::Uuid;
 
@@ -55,6 +57,80 @@ impl Tx for SqliteTx {
 
     async fn update_dag(&mut self, dag: &DagRow) -> StoreResult<()> {
         self.lease.session()?.update_dag(dag).await
+    }
+
+    async fn insert_backfill(
+        &mut self,
+        new: &NewBackfill,
+        left_out: i32,
+    ) -> StoreResult<BackfillPk> {
+        self.lease.session()?.insert_backfill(new, left_out).await
+    }
+
+    async fn active_backfill(&mut self, dag_id: &str) -> StoreResult<Option<BackfillPk>> {
+        self.lease.session()?.active_backfill(dag_id).await
+    }
+
+    async fn newest_runs(
+        &mut self,
+        dag_id: &str,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> StoreResult<Vec<(DateTime<Utc>, RunState)>> {
+        self.lease.session()?.newest_runs(dag_id, from, to).await
+    }
+
+    async fn pause_backfill(&mut self, id: BackfillPk, paused: bool) -> StoreResult<bool> {
+        self.lease.session()?.pause_backfill(id, paused).await
+    }
+
+    async fn cancel_backfill(&mut self, id: BackfillPk, reason: &str) -> StoreResult<Option<i64>> {
+        self.lease.session()?.cancel_backfill(id, reason).await
+    }
+
+    async fn put_asset_references(
+        &mut self,
+        dag_id: &str,
+        references: &[NewAssetReference],
+    ) -> StoreResult<()> {
+        self.lease
+            .session()?
+            .put_asset_references(dag_id, references)
+            .await
+    }
+
+    async fn put_asset_events(&mut self, events: &[NewAssetEvent]) -> StoreResult<Vec<i64>> {
+        self.lease.session()?.put_asset_events(events).await
+    }
+
+    async fn lock_dags_with_asset_events(&mut self, max: i64) -> StoreResult<Vec<DagRow>> {
+        self.lease.session()?.dags_with_asset_events(max).await
+    }
+
+    async fn waiting_assets(&mut self, dag_id: &str) -> StoreResult<Vec<WaitingAsset>> {
+        self.lease
+            .session()?
+            .queued_asset_events(Some(dag_id), None)
+            .await
+    }
+
+    async fn take_asset_events(
+        &mut self,
+        dag_id: &str,
+        up_to: i64,
+        run: Option<RunPk>,
+    ) -> StoreResult<()> {
+        self.lease
+            .session()?
+            .take_asset_events(dag_id, up_to, run)
+            .await
+    }
+
+    async fn keep_asset_events(&mut self, dag_id: &str, up_to: i64, keep: i64) -> StoreResult<()> {
+        self.lease
+            .session()?
+            .keep_asset_events(dag_id, up_to, keep)
+            .await
     }
 
     async fn unfinished_runs(&mut self, dag_id: &str) -> StoreResult<Unfinished> {

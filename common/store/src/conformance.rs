@@ -13,6 +13,8 @@
 mod bed;
 
 pub mod access;
+pub mod assets;
+pub mod backfills;
 pub mod candidates;
 pub mod counts;
 pub mod dags;
@@ -52,6 +54,14 @@ macro_rules! conformance_tests {
             access {
                 users_are_kept_or_replaced, tokens_have_one_name, secrets_are_kept_by_kind, audit_is_newest_first,
                 dead_letters_keep_any_bytes, heartbeats_keep_the_start,
+            }
+            assets {
+                an_update_makes_a_run_once_the_condition_holds, paused_dags_wait_for_no_assets, assets_show_their_lineage,
+                what_waits_is_shown_and_forgotten, old_events_are_deleted,
+            }
+            backfills {
+                runs_of_a_backfill_start_within_its_own_limit, dates_with_runs_are_left_out_or_made_again,
+                what_cannot_be_filled_in_is_refused, a_backfill_is_paused_and_cancelled,
             }
             candidates {
                 best_priority_first_then_oldest, no_run_gives_more_than_its_room, a_full_pool_hides_nothing,

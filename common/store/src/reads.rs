@@ -5,7 +5,7 @@ use crate::{LimitKey, LimitRow, StoreResult, records::*};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
-    ids::{Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
+    ids::{BackfillPk, Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
 };
 use std::time::Duration;
@@ -148,6 +148,33 @@ pub trait Reads: crate::WaitReads + Send + Sync {
     async fn leased_over_broker(&self, within: Duration) -> StoreResult<bool>;
     /// How many shards have applied the barrier.
     async fn barrier_applied(&self, barrier: Uuid) -> StoreResult<u16>;
+
+    // ---- Backfills and assets
+
+    async fn backfill(&self, id: BackfillPk) -> StoreResult<Option<BackfillRow>>;
+    async fn backfills(&self, filter: &BackfillFilter) -> StoreResult<Page<BackfillRow>>;
+    /// By name; `pattern` is a substring of the name or URI; with `dag_ids` only those that one of these DAGs uses.
+    async fn assets(
+        &self,
+        pattern: Option<&str>,
+        dag_ids: &[String],
+        limit: i64,
+        offset: i64,
+    ) -> StoreResult<Page<AssetRow>>;
+    async fn asset(&self, id: i64) -> StoreResult<Option<AssetRow>>;
+    async fn asset_events(&self, filter: &AssetEventFilter) -> StoreResult<Page<AssetEventRow>>;
+    /// What waits for runs of this DAG, or for those of all; of this asset, or of all.
+    async fn queued_asset_events(
+        &self,
+        dag_id: Option<&str>,
+        asset_id: Option<i64>,
+    ) -> StoreResult<Vec<WaitingAsset>>;
+    /// Forgets the same; answers how many events.
+    async fn delete_queued_asset_events(
+        &self,
+        dag_id: Option<&str>,
+        asset_id: Option<i64>,
+    ) -> StoreResult<u64>;
 
     // ---- Parts, users, secrets, audit
 

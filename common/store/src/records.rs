@@ -13,6 +13,12 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
+mod assets;
+mod backfills;
+
+pub use assets::*;
+pub use backfills::*;
+
 /// A DAG.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DagRow {
@@ -236,6 +242,8 @@ pub struct ToDo {
     pub runs_to_stop: bool,
     /// Runs wait that are to take the place of the oldest (`overlap: cancel`).
     pub overlaps: bool,
+    /// Assets were updated that a DAG's schedule waits for.
+    pub asset_events: bool,
     /// A running run has ready instances and room in its own limit.
     pub ready: bool,
     /// [`Tx::due_retries`](crate::Tx::due_retries) would answer any.

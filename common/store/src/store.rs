@@ -3,14 +3,17 @@
 use crate::{
     Backend, Reads, StoreResult,
     plans::PlanCache,
-    records::{Answer, DeletedRun, Judgement, NewDagVersion, OutDispatch, Trigger, VersionRow},
+    records::{
+        Answer, BackfillPlan, DeletedRun, Judgement, NewAssetEvent, NewBackfill, NewDagVersion,
+        OutDispatch, Trigger, VersionRow,
+    },
     transactions,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
     engine::Command,
-    ids::{Dispatch, RunPk},
+    ids::{BackfillPk, Dispatch, RunPk},
     message::RenewRequest,
     row::OutboxRow,
 };
@@ -94,6 +97,8 @@ pub struct Applied {
     pub ended_runs: Vec<EndedRun>,
     /// Instances wait to be looked at, or for a run that has ended: run [`Store::look_at_waits`].
     pub waits: bool,
+    /// Assets were updated: run [`Store::create_asset_runs`].
+    pub updated_assets: bool,
     /// Commands that came too late and changed nothing.
     pub stale: usize,
     /// Commands, runs or instances that it worked on.
@@ -156,6 +161,22 @@ pub trait Store: Reads {
 
     /// Cancels the oldest active runs of DAGs whose `overlap` is `cancel`, as far as due runs wait for their room.
     async fn stop_overlapped_runs(&self, context: &DispatchContext) -> StoreResult<Applied>;
+
+    /// Makes runs of DAGs whose schedules' assets were updated. Answers how many DAGs it looked at.
+    async fn create_asset_runs(&self) -> StoreResult<usize>;
+
+    /// Records an update of an asset that a user tells of. Answers its id; `NotFound` if nobody ever named the asset.
+    async fn create_asset_event(&self, event: &NewAssetEvent) -> StoreResult<i64>;
+
+    /// Makes a backfill with all its runs, or with `dry_run` only says what it would come to. `Refused` for a DAG without a
+    /// schedule of dates, and for a range without a run that is over; `Exists` while another backfill of the DAG is active.
+    async fn create_backfill(&self, new: &NewBackfill, dry_run: bool) -> StoreResult<BackfillPlan>;
+
+    /// `NotFound` for a backfill that is not there.
+    async fn pause_backfill(&self, id: BackfillPk, paused: bool) -> StoreResult<()>;
+
+    /// Cancels the runs of a backfill that have not started. Answers how many.
+    async fn cancel_backfill(&self, id: BackfillPk) -> StoreResult<i64>;
 
     /// Makes instances ready whose retry is due.
     async fn retry_due(&self, context: &DispatchContext) -> StoreResult<Applied>;
@@ -237,6 +258,26 @@ impl<B: Backend> Store for B {
 
     async fn stop_overlapped_runs(&self, context: &DispatchContext) -> StoreResult<Applied> {
         retrying!(transactions::stop_overlapped_runs(self, context))
+    }
+
+    async fn create_asset_runs(&self) -> StoreResult<usize> {
+        retrying!(transactions::create_asset_runs(self))
+    }
+
+    async fn create_asset_event(&self, event: &NewAssetEvent) -> StoreResult<i64> {
+        retrying!(transactions::create_asset_event(self, event))
+    }
+
+    async fn create_backfill(&self, new: &NewBackfill, dry_run: bool) -> StoreResult<BackfillPlan> {
+        retrying!(transactions::create_backfill(self, new, dry_run))
+    }
+
+    async fn pause_backfill(&self, id: BackfillPk, paused: bool) -> StoreResult<()> {
+        retrying!(transactions::pause_backfill(self, id, paused))
+    }
+
+    async fn cancel_backfill(&self, id: BackfillPk) -> StoreResult<i64> {
+        retrying!(transactions::cancel_backfill(self, id))
     }
 
     async fn grant_lease(&self, request: &RenewRequest) -> StoreResult<bool> {

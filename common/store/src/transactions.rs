@@ -3,6 +3,8 @@
 //! Lock order everywhere: runs by key, then limits by kind and name, then DAGs by id. A run's lock covers its task instances.
 
 mod apply;
+mod assets;
+mod backfill;
 mod deploy;
 mod endings;
 mod finish;
@@ -13,6 +15,8 @@ mod waits;
 mod workers;
 
 pub(crate) use apply::{apply, dispatch_ready, retry_due, stop_due_runs, stop_overlapped_runs};
+pub(crate) use assets::{create_asset_event, create_asset_runs};
+pub(crate) use backfill::{cancel_backfill, create_backfill, pause_backfill};
 pub(crate) use deploy::deploy;
 pub(crate) use schedule::create_due_runs;
 pub(crate) use start::start_runs;

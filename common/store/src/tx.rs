@@ -4,16 +4,18 @@
 use crate::{
     LimitKey, LimitRow, StoreError, StoreResult,
     records::{
-        AuditRow, DagRow, DeletedRun, NewDagVersion, NewRun, NewTi, Starts, TiWrite, Unfinished,
-        UpstreamXcom, VersionRow, WorkerRow, Writes, Written,
+        AuditRow, DagRow, DeletedRun, NewAssetEvent, NewAssetReference, NewBackfill, NewDagVersion,
+        NewRun, NewTi, Starts, TiWrite, Unfinished, UpstreamXcom, VersionRow, WaitingAsset,
+        WorkerRow, Writes, Written,
     },
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
-    ids::{Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
+    ids::{BackfillPk, Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
     message::{Sealed, Started},
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
+    state::RunState,
 };
 use uuid::Uuid;
 
@@ -273,6 +275,66 @@ pub trait Tx: crate::WaitTx + Send {
     /// A message that nobody could read or apply, for the dead list.
     async fn put_dead_letter(&mut self, source: &str, reason: &str, body: &[u8])
     -> StoreResult<()>;
+
+    // ---- Backfills
+
+    /// Inserts a backfill of which so many dates are left out. Its limit has to be ensured, and its runs to be inserted.
+    async fn insert_backfill(
+        &mut self,
+        new: &NewBackfill,
+        left_out: i32,
+    ) -> StoreResult<BackfillPk>;
+
+    /// A backfill of the DAG that has not ended.
+    async fn active_backfill(&mut self, dag_id: &str) -> StoreResult<Option<BackfillPk>>;
+
+    /// The state of the newest run of each logical date within these, both included.
+    async fn newest_runs(
+        &mut self,
+        dag_id: &str,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> StoreResult<Vec<(DateTime<Utc>, RunState)>>;
+
+    /// Pauses or unpauses a backfill; `false` if there is none.
+    async fn pause_backfill(&mut self, id: BackfillPk, paused: bool) -> StoreResult<bool>;
+
+    /// Cancels a backfill: its queued runs end as failed and cancelled, for this reason; those that run go on. Answers how
+    /// many it cancelled, `None` if there is no such backfill.
+    async fn cancel_backfill(&mut self, id: BackfillPk, reason: &str) -> StoreResult<Option<i64>>;
+
+    // ---- Assets
+
+    /// Makes these the DAG's only uses of assets. Assets that are new are made; one that is described here is described so
+    /// from now on.
+    async fn put_asset_references(
+        &mut self,
+        dag_id: &str,
+        references: &[NewAssetReference],
+    ) -> StoreResult<()>;
+
+    /// Records updates of assets, and puts each into the queue of every DAG whose schedule waits for it and that is neither
+    /// paused nor stale. Answers the events' ids; an asset that nobody ever named has none.
+    async fn put_asset_events(&mut self, events: &[NewAssetEvent]) -> StoreResult<Vec<i64>>;
+
+    /// Locks DAGs in whose queues are events that were not looked at yet; at most `max`, by id; rows that another scheduler
+    /// has locked are left out.
+    async fn lock_dags_with_asset_events(&mut self, max: i64) -> StoreResult<Vec<DagRow>>;
+
+    /// What is in a DAG's queue, by asset.
+    async fn waiting_assets(&mut self, dag_id: &str) -> StoreResult<Vec<WaitingAsset>>;
+
+    /// Takes the events up to this one out of a DAG's queue, for a run that they made, or for none.
+    async fn take_asset_events(
+        &mut self,
+        dag_id: &str,
+        up_to: i64,
+        run: Option<RunPk>,
+    ) -> StoreResult<()>;
+
+    /// Notes that a DAG's queue was looked at up to this event and has to wait for more. Of each asset the newest `keep`
+    /// events stay.
+    async fn keep_asset_events(&mut self, dag_id: &str, up_to: i64, keep: i64) -> StoreResult<()>;
 
     // ---- Audit
 

@@ -139,9 +139,14 @@ fn spends(rows: &Rows, instance: usize) -> Vec<(Key, i64, i64)> {
 
 fn run_spends(rows: &Rows, run: usize) -> Vec<(Key, i64, i64)> {
     let run = &rows.runs[run];
-    let limit = ("dag_runs".to_owned(), run.dag_id.clone());
-    match rows.limits.get(&limit).filter(|limit| limit.cap >= 0) {
-        Some(limit) => vec![(Key::Runs(run.dag_id.clone()), 1, limit.cap)],
+    match rows.limits.get(&run.limit()).filter(|limit| limit.cap >= 0) {
+        Some(limit) => {
+            let whose = match run.backfill {
+                Some(id) => format!("backfill {id}"),
+                None => run.dag_id.clone(),
+            };
+            vec![(Key::Runs(whose), 1, limit.cap)]
+        }
         None => Vec::new(),
     }
 }

@@ -56,7 +56,8 @@ pub(super) fn counters(rows: &Rows, verdict: &mut Verdict) {
         .collect();
     for (run, instances) in rows.instances_by_run() {
         if run.state == gristmill_common::state::RunState::Running {
-            spend("dag_runs", run.dag_id.clone(), 1);
+            let (kind, name) = run.limit();
+            spend(&kind, name, 1);
         }
         for instance in instances {
             let task = rows.spec(run).and_then(|spec| spec.task(instance.task_idx));

@@ -23,6 +23,8 @@ pub(super) struct Run {
     pub(super) dag_id: String,
     pub(super) run_id: String,
     pub(super) version: i64,
+    /// It counts against this backfill's `max_active_runs` and not against its DAG's.
+    pub(super) backfill: Option<i64>,
     pub(super) state: RunState,
     pub(super) stopped: bool,
     pub(super) max_active_tasks: i64,
@@ -30,6 +32,16 @@ pub(super) struct Run {
     pub(super) ready_tasks: i64,
     pub(super) unfinished_tasks: i64,
     pub(super) failed_leaves: i64,
+}
+
+impl Run {
+    /// Kind and name of the limit that it counts against while it is running.
+    pub(super) fn limit(&self) -> (String, String) {
+        match self.backfill {
+            Some(id) => ("backfill".to_owned(), id.to_string()),
+            None => ("dag_runs".to_owned(), self.dag_id.clone()),
+        }
+    }
 }
 
 impl fmt::Display for Run {
@@ -167,7 +179,7 @@ impl Rows {
     async fn read_runs(&mut self, connection: &mut PgConnection) -> Result<(), CheckError> {
         let mut rows = sqlx::query(
             "SELECT pk, dag_id, run_id, version_pk, state, stop_reason IS NOT NULL, max_active_tasks, active_tasks,
-                    ready_tasks, unfinished_tasks, failed_leaves
+                    ready_tasks, unfinished_tasks, failed_leaves, backfill_id
              FROM dag_runs ORDER BY pk",
         )
         .fetch(&mut *connection);
@@ -184,6 +196,7 @@ impl Rows {
                 ready_tasks: int(&row, 8)?,
                 unfinished_tasks: int(&row, 9)?,
                 failed_leaves: int(&row, 10)?,
+                backfill: row.try_get(11)?,
             });
         }
         drop(rows);

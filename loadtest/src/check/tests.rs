@@ -58,6 +58,7 @@ impl Scene {
             dag_id: "d".to_owned(),
             run_id: run_id.to_owned(),
             version: 1,
+            backfill: None,
             state,
             stopped: false,
             max_active_tasks: 16,

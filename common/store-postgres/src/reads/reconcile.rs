@@ -35,6 +35,7 @@ pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<
                          AND EXISTS (SELECT FROM dag_runs r WHERE r.state = 'queued' AND r.backfill_id IS NULL
                                        AND r.dag_id = d.dag_id AND r.run_after <= $1 AND r.run_type = 'scheduled'))
                    AS overlaps,
+               EXISTS (SELECT FROM asset_queue q JOIN dags d ON d.dag_id = q.dag_id WHERE NOT q.looked) AS asset_events,
                EXISTS (SELECT FROM dag_runs WHERE state = 'running' AND (cancelled OR stop_reason IS NOT NULL)
                                               AND unfinished_tasks > 0)
                    OR EXISTS (SELECT FROM dag_runs WHERE state = 'running' AND deadline_at <= $1) AS runs_to_stop,
@@ -55,6 +56,7 @@ pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<
         due_dags: get(&row, "due_dags")?,
         queued_runs: get(&row, "queued_runs")?,
         overlaps: get(&row, "overlaps")?,
+        asset_events: get(&row, "asset_events")?,
         runs_to_stop: get(&row, "runs_to_stop")?,
         ready: get(&row, "ready")?,
         retries: get(&row, "retries")?,

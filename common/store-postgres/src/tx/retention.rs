@@ -46,6 +46,9 @@ pub(super) async fn delete_old(
         .await?;
     tx.execute(query("DELETE FROM components WHERE heartbeat_at < $1").bind(yesterday))
         .await?;
+    // The runs that an event made, and the queues that it stands in, let go of it by cascade.
+    tx.execute(query("DELETE FROM asset_events WHERE at < $1").bind(ended_before))
+        .await?;
     Ok(deleted)
 }
 

@@ -4,6 +4,8 @@
 //! rows to write arrive as one JSON parameter (see [`crate::codec`]).
 
 mod access;
+mod assets;
+mod backfills;
 mod candidates;
 mod dag_queries;
 mod dags;

@@ -43,6 +43,12 @@ impl Session {
         )
         .await?;
         self.execute(KEYS, args![self.now - IDEMPOTENCY]).await?;
+        // The runs that an event made, and the queues that it stands in, let go of it by cascade.
+        self.execute(
+            "DELETE FROM asset_events WHERE at < ?1",
+            args![ended_before],
+        )
+        .await?;
         let deleted = runs.into_iter().map(|(pk, dag_id, run_id)| DeletedRun {
             run: RunPk(pk),
             dag_id,

@@ -106,6 +106,7 @@ impl Session {
                 EXISTS (SELECT 1 FROM dags AS d CROSS JOIN dag_runs AS r ON r.dag_id = d.dag_id
                     WHERE d.overlap = 'cancel' AND d.is_paused = 0 AND r.state = 'queued' AND r.run_after <= ?1
                         AND r.run_type = 'scheduled'),
+                EXISTS (SELECT 1 FROM asset_queue AS q CROSS JOIN dags AS d ON d.dag_id = q.dag_id WHERE q.looked = 0),
                 EXISTS (SELECT 1 FROM dag_runs WHERE state = 'running'
                     AND (stop_reason IS NOT NULL AND unfinished_tasks > 0 OR deadline_at <= ?1)),
                 EXISTS (SELECT 1 FROM dag_runs WHERE state = 'running' AND ready_tasks > 0
@@ -121,6 +122,7 @@ impl Session {
             due_dags: Flag,
             queued_runs: Flag,
             overlaps: Flag,
+            asset_events: Flag,
             runs_to_stop: Flag,
             ready: Flag,
             retries: Flag,
@@ -133,6 +135,7 @@ impl Session {
             due_dags: found.due_dags.0,
             queued_runs: found.queued_runs.0,
             overlaps: found.overlaps.0,
+            asset_events: found.asset_events.0,
             runs_to_stop: found.runs_to_stop.0,
             ready: found.ready.0,
             retries: found.retries.0,

@@ -1,5 +1,6 @@
 //! Deploys DAG versions and accepts runs.
 
+use super::assets;
 use crate::{
     Backend, LimitKey, StoreError, StoreResult, Tx,
     records::{DagRow, NewDagVersion, VersionRow},
@@ -30,6 +31,8 @@ pub(crate) async fn deploy<B: Backend>(
         })?;
     plan_next(&mut tx, &mut dag, spec).await?;
     tx.update_dag(&dag).await?;
+    tx.put_asset_references(&spec.dag_id, &assets::references(spec))
+        .await?;
     let mut limits = vec![(
         LimitKey::DagRuns {
             dag_id: spec.dag_id.clone(),

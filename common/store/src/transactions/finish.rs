@@ -1,9 +1,9 @@
 //! The common end of every transaction that changes task instances: settle, expand, dispatch, write.
 
-use super::endings;
+use super::{assets, endings};
 use crate::{
     LimitKey, StoreError, StoreResult, Tx,
-    records::{NewTi, OutDispatch, TiWrite, Writes},
+    records::{NewAssetEvent, NewTi, OutDispatch, TiWrite, Writes},
     store::{Applied, DispatchContext, EndedRun},
 };
 use gristmill_common::{
@@ -43,8 +43,9 @@ pub(super) async fn finish<T: Tx>(
     published: &[Dispatch],
     context: &DispatchContext,
 ) -> StoreResult<Applied> {
+    let mut updates = Vec::new();
     settle(tx, &mut ws).await?;
-    insert_expanded(tx, &mut ws).await?;
+    insert_expanded(tx, &mut ws, &mut updates).await?;
     let fair = matches!(candidates, Candidates::Own);
     let mut ready = match candidates {
         Candidates::Own => ws.ready(),
@@ -68,8 +69,12 @@ pub(super) async fn finish<T: Tx>(
     } = dispatch(tx, &mut ws, &ready, asks && !own_wait, context).await?;
     // A message that could not be made ended its instance: that has consequences too.
     settle(tx, &mut ws).await?;
-    insert_expanded(tx, &mut ws).await?;
-    let others_wait = write(tx, &ws, &outbox, published, ask_again).await? || others_wait;
+    insert_expanded(tx, &mut ws, &mut updates).await?;
+    let others_wait =
+        write(tx, &ws, &outbox, published, ask_again, &mut updates).await? || others_wait;
+    if !updates.is_empty() {
+        tx.put_asset_events(&updates).await?;
+    }
     endings::tell_dags(tx, &ws).await?;
     Ok(Applied {
         more_ready: own_wait || others_wait || cut_off || undeliverable,
@@ -86,6 +91,7 @@ pub(super) async fn finish<T: Tx>(
             .map(|run| ended_run(&ws, *run))
             .collect(),
         waits: ws.waits_begun || ws.ended_runs.iter().any(|run| may_be_awaited(&ws, *run)),
+        updated_assets: !updates.is_empty(),
         stale: ws.stale,
         touched: 0,
     })
@@ -153,8 +159,16 @@ async fn settle<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
     }
 }
 
-async fn insert_expanded<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
+/// Inserts the instances of mapped tasks; what those update that have ended already is added to `updates`.
+async fn insert_expanded<T: Tx>(
+    tx: &mut T,
+    ws: &mut WorkingSet,
+    updates: &mut Vec<NewAssetEvent>,
+) -> StoreResult<()> {
     let rows = std::mem::take(&mut ws.inserts);
+    for row in &rows {
+        updates.extend(assets::updates(ws, None, row));
+    }
     for chunk in rows.chunks(CHUNK) {
         let new: Vec<NewTi> = chunk.iter().cloned().map(NewTi).collect();
         let keys = tx.insert_tis(&new).await?;
@@ -423,13 +437,15 @@ async fn write_xcoms<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> 
     tx.put_xcoms(&xcoms).await
 }
 
-/// Writes what the set has changed. Answers whether others wait, if that is asked.
+/// Writes what the set has changed; the updates of assets in it are added to `updates`. Answers whether others wait, if that
+/// is asked.
 async fn write<T: Tx>(
     tx: &mut T,
     ws: &WorkingSet,
     outbox: &[OutboxRow],
     published: &[Dispatch],
     ask_others: bool,
+    updates: &mut Vec<NewAssetEvent>,
 ) -> StoreResult<bool> {
     let tis: Vec<TiWrite> = ws
         .changes()
@@ -440,6 +456,9 @@ async fn write<T: Tx>(
             expected_fence: change.expected_fence,
         })
         .collect();
+    for write in &tis {
+        updates.extend(assets::updates(ws, Some(write.expected_state), &write.row));
+    }
     let limits: Vec<(LimitKey, i64)> = ws
         .spent
         .iter()

@@ -266,7 +266,7 @@ fn delay(dag_id: &str, jitter_millis: i64) -> Duration {
     let digest = Sha1::digest(dag_id.as_bytes());
     let mut first = [0; 8];
     first.copy_from_slice(&digest[..8]);
-    let share = u128::from(u64::from_be_bytes(first)) * jitter_millis.max(0) as u128 >> 64;
+    let share = (u128::from(u64::from_be_bytes(first)) * jitter_millis.max(0) as u128) >> 64;
     Duration::milliseconds(share as i64)
 }
 

@@ -258,7 +258,7 @@ fn checked_id(id: String) -> Result<String, ApiError> {
             id.into(),
         )));
     }
-    if let Some(kind) = ["scheduled__", "backfill__"]
+    if let Some(kind) = ["scheduled__", "backfill__", "asset_triggered__"]
         .iter()
         .find(|kind| id.starts_with(**kind))
     {

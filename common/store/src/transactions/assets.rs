@@ -112,8 +112,9 @@ pub(crate) async fn create_asset_runs<B: Backend>(store: &B) -> StoreResult<usiz
             }
             Some(when) if when.holds(&updated) && !dag.is_stale => {
                 let run = new_run(dag, &version, newest, tx.now());
-                let run = tx.insert_run(&run).await?;
-                tx.take_asset_events(&dag.dag_id, newest.event, Some(run))
+                // A run of that id is there only if these events have made it already.
+                let made = tx.insert_runs(&[run]).await?.pop().flatten();
+                tx.take_asset_events(&dag.dag_id, newest.event, made)
                     .await?;
             }
             Some(_) => {

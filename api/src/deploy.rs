@@ -2,7 +2,10 @@
 //!
 //! One bad file never hides the good ones: each file is read by itself, and what is wrong is told with its place.
 
-use gristmill_common::dagfile::{self, Diagnostic, Parsed, Severity};
+use gristmill_common::{
+    dagfile::{self, Diagnostic, Parsed, Severity},
+    spec::DagSpec,
+};
 use gristmill_objects::{
     ObjectError, ObjectStore,
     bundle::{BundleError, Packed, pack},
@@ -127,13 +130,19 @@ async fn deploy(
 ) -> Result<DeployReport, DeployError> {
     let mut report = DeployReport::default();
     let mut files: BTreeMap<String, String> = BTreeMap::new();
+    let pools: BTreeSet<String> = store
+        .pools()
+        .await?
+        .into_iter()
+        .map(|pool| pool.name)
+        .collect();
     for source in sources {
         let Source {
             fileloc,
             text,
             parsed,
         } = source;
-        let Parsed { spec, warnings } = match parsed {
+        let Parsed { spec, mut warnings } = match parsed {
             Ok(parsed) => parsed,
             Err(errors) => {
                 report.errors.extend(errors);
@@ -149,6 +158,7 @@ async fn deploy(
             continue;
         }
         files.insert(spec.dag_id.clone(), fileloc.clone());
+        warnings.extend(missing_pools(&spec, &pools, &fileloc));
         let mut deployed = DeployedDag {
             dag_id: spec.dag_id.clone(),
             version_number: 0,
@@ -180,6 +190,29 @@ async fn deploy(
         report.deployed.push(deployed);
     }
     Ok(report)
+}
+
+/// A pool that does not exist is no error, since it may be made later; until then its tasks wait.
+fn missing_pools(spec: &DagSpec, pools: &BTreeSet<String>, fileloc: &str) -> Vec<Diagnostic> {
+    let mut waiting: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for task in spec.tasks.iter().filter(|task| !pools.contains(&task.pool)) {
+        waiting.entry(&task.pool).or_default().push(&task.task_id);
+    }
+    let warning = |(pool, tasks): (&str, Vec<&str>)| {
+        let others = match tasks.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let message = format!(
+            "the pool {pool:?} does not exist: {}{others} will wait until it does (gristmill pools set {pool} SLOTS)",
+            tasks[0]
+        );
+        Diagnostic {
+            severity: Severity::Warning,
+            ..error(fileloc, &format!("tasks.{}.pool", tasks[0]), message)
+        }
+    };
+    waiting.into_iter().map(warning).collect()
 }
 
 /// Import errors and DAGs that are gone.

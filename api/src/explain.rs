@@ -6,7 +6,8 @@ mod waits;
 
 use chrono::{DateTime, Utc};
 use gristmill_common::{
-    limit::LimitRow,
+    limit::{LimitKey, LimitRow},
+    retry::MAX_INFRA_LOSSES,
     row::{RunRow, TiRow},
     spec::TaskSpec,
     state::{RunState, TaskState},
@@ -51,16 +52,22 @@ pub(crate) struct Facts {
     pub(crate) upstreams: Vec<Upstream>,
     /// `max_active_runs` of the DAG, or of the run's backfill.
     pub(crate) runs_limit: Option<LimitRow>,
+    /// The limit that its run shares with others of the same key (`concurrency`).
+    pub(crate) run_key: Option<LimitRow>,
     pub(crate) pool: Option<LimitRow>,
     pub(crate) task_limit: Option<LimitRow>,
     pub(crate) task_in_run_limit: Option<LimitRow>,
     pub(crate) queue: Option<LimitRow>,
+    /// What the whole deployment may have active (absent: no limit), and has.
+    pub(crate) parallelism: (Option<i64>, i64),
     /// Or why presence does not tell.
     pub(crate) workers: Result<QueueWorkers, String>,
     /// Messages ready in the instance's queue, or why the broker does not tell.
     pub(crate) broker_ready: Result<u64, String>,
     /// The worker that has claimed the dispatch.
     pub(crate) holder: Option<String>,
+    /// Whether the worker that runs it still has a lease; absent: nobody knows.
+    pub(crate) lease: Option<bool>,
     /// When a scheduler was last heard of.
     pub(crate) scheduler_heard: Option<DateTime<Utc>>,
 }
@@ -80,12 +87,21 @@ pub(crate) fn reasons(facts: &Facts) -> Vec<Value> {
         );
     }
     match (&facts.ti, facts.run.state) {
+        (None, state) if state.is_finished() => {
+            let why = facts.run.stop_reason.as_deref().unwrap_or("it is over");
+            found.add(
+                "run_stopped",
+                format!("its run ended before it had started: {why}"),
+                json!({ "at": facts.run.ended_at }),
+            );
+            return found.0;
+        }
         (None, _) | (_, RunState::Queued) => run_not_started(facts, &mut found),
         (Some(ti), _) => match ti.state {
             TaskState::None => upstreams(facts, &mut found),
             TaskState::Scheduled => limits(facts, ti, &mut found),
             TaskState::Queued => queued(facts, ti, &mut found),
-            TaskState::Running => running(ti, &mut found),
+            TaskState::Running => running(facts, ti, &mut found),
             TaskState::UpForRetry => retry(facts, ti, &mut found),
             TaskState::UpForReschedule | TaskState::Deferred | TaskState::AwaitingInput => {
                 waits::waiting(facts, ti, &mut found);
@@ -96,9 +112,9 @@ pub(crate) fn reasons(facts: &Facts) -> Vec<Value> {
                     .as_ref()
                     .map_or_else(String::new, |why| format!(": {why}"));
                 found.add(
-                    "ended",
+                    ended_kind(facts, ti),
                     format!("it has ended: {state}{why}"),
-                    json!({ "at": ti.ended_at }),
+                    json!({ "at": ti.ended_at, "state": state }),
                 );
             }
             state => found.add("waiting", format!("it is {state}"), json!({})),
@@ -108,6 +124,27 @@ pub(crate) fn reasons(facts: &Facts) -> Vec<Value> {
         scheduler(facts, &mut found);
     }
     found.0
+}
+
+/// Why it ended as it did: by itself, by its trigger rule, because of its run, or because its workers died one after the other.
+fn ended_kind(facts: &Facts, ti: &TiRow) -> &'static str {
+    let never_ran = ti.started_at.is_none();
+    let by_rule = ti
+        .reason
+        .as_deref()
+        .is_some_and(|why| why.starts_with("trigger rule "));
+    match ti.state {
+        TaskState::Success => "ended",
+        TaskState::UpstreamFailed => "upstream_failed",
+        TaskState::Failed if ti.infra_losses >= MAX_INFRA_LOSSES => "given_up",
+        _ if by_rule => "trigger_rule",
+        _ if facts.run.stop_reason.is_some()
+            && (never_ran || facts.run.stop_reason == ti.reason) =>
+        {
+            "run_stopped"
+        }
+        _ => "ended",
+    }
 }
 
 #[derive(Debug)]
@@ -173,6 +210,16 @@ fn run_not_started(facts: &Facts, found: &mut Found) {
             message,
             json!({ "used": limit.used, "cap": limit.cap }),
         );
+    }
+    if let Some(limit) = facts.run_key.as_ref().filter(|limit| limit.free() == 0)
+        && let LimitKey::RunKey { key, .. } = &limit.key
+    {
+        let message = format!(
+            "{} of at most {} runs of {} with the key {key:?} are running (concurrency)",
+            limit.used, limit.cap, run.dag_id
+        );
+        let facts = json!({ "key": key, "used": limit.used, "cap": limit.cap });
+        found.add("concurrency", message, facts);
     }
     if found.is_empty() {
         found.add(
@@ -288,14 +335,34 @@ fn limits(facts: &Facts, ti: &TiRow, found: &mut Found) {
                 json!({ "queue": ti.queue }),
             );
         }
-        Some(queue) if queue.free() == 0 => {
+        Some(queue) if queue.room() == 0 => {
             let message = format!(
                 "{} tasks wait in the queue {} for workers already, at most {} are published ahead; priority decides who is next",
                 queue.used, ti.queue, queue.cap
             );
             found.add("queue_backlog", message, full(queue, 1));
         }
+        Some(queue) if queue.free() == 0 => {
+            let rate = queue
+                .rate
+                .map_or_else(String::new, |rate| rate.limit.to_string());
+            let message = format!(
+                "the queue {} starts at most {rate}, and has done so (gristmill queues rate-limit)",
+                ti.queue
+            );
+            let facts = json!({ "queue": ti.queue, "rate_limit": rate });
+            found.add("rate_limit", message, facts);
+        }
         _ => {}
+    }
+    if let (Some(cap), active) = facts.parallelism
+        && active >= cap
+    {
+        let message = format!(
+            "{active} of at most {cap} tasks of the whole deployment are active (gristmill parallelism)"
+        );
+        let facts = json!({ "used": active, "cap": cap });
+        found.add("parallelism", message, facts);
     }
     no_worker(facts, ti, found);
     if let Err(why) = &facts.workers {
@@ -372,7 +439,16 @@ fn queued(facts: &Facts, ti: &TiRow, found: &mut Found) {
     }
 }
 
-fn running(ti: &TiRow, found: &mut Found) {
+fn running(facts: &Facts, ti: &TiRow, found: &mut Found) {
+    if facts.lease == Some(false) {
+        let worker = ti.worker.as_deref().unwrap_or("it ran on");
+        let message = format!(
+            "worker {worker} has lost its lease; once it is proven dead the task goes out again, and until then it keeps its slots"
+        );
+        let facts = json!({ "worker": ti.worker, "hostname": ti.hostname, "since": ti.started_at });
+        found.add("worker_lost", message, facts);
+        return;
+    }
     let place = match (&ti.hostname, &ti.worker) {
         (Some(host), _) => format!(" on {host}"),
         (None, Some(worker)) => format!(" on worker {worker}"),

@@ -17,6 +17,7 @@ mod jobs;
 mod logs;
 mod lookup;
 mod openapi;
+mod parallelism;
 mod patch_run;
 mod pools;
 mod queues;
@@ -170,6 +171,14 @@ fn other_routes() -> Router<App> {
         )
         .route("/api/v2/queues/{queue}/pause", post(queues::pause))
         .route("/api/v2/queues/{queue}/resume", post(queues::resume))
+        .route(
+            "/api/v2/queues/{queue}/rateLimit",
+            axum::routing::put(queues::rate_limit),
+        )
+        .route(
+            "/api/v2/parallelism",
+            get(parallelism::get).put(parallelism::put),
+        )
         .route("/api/v2/workers", get(workers::list))
         .route("/api/v2/pools", get(pools::list).post(pools::create))
         .route(

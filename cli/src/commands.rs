@@ -8,6 +8,7 @@ mod exit;
 mod follow;
 mod noun;
 mod output;
+mod parallelism;
 mod pools;
 mod progress;
 mod queues;
@@ -95,6 +96,8 @@ pub(crate) enum Command {
     /// Pools: how many slots, how many taken
     #[command(subcommand)]
     Pools(pools::Pools),
+    // Described by its struct, at length.
+    Parallelism(parallelism::Parallelism),
     /// Variables, for templates
     #[command(subcommand)]
     Variables(variables::Variables),
@@ -147,6 +150,7 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<Outcome, Co
         Command::Backfill(command) => Box::pin(command.run(context)).await,
         Command::Workers(command) => Box::pin(command.run(context)).await,
         Command::Pools(command) => Box::pin(command.run(context)).await,
+        Command::Parallelism(command) => Box::pin(command.run(context)).await,
         Command::Variables(command) => Box::pin(command.run(context)).await,
         Command::Connections(command) => Box::pin(command.run(context)).await,
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 mod assemble;
 mod canonical;
+mod concurrency;
 mod deciders;
 mod diagnostic;
 mod draft;

@@ -7,6 +7,7 @@
 mod apply;
 mod command;
 mod compose;
+mod concurrency;
 mod dispatch;
 mod expand;
 mod flow;
@@ -19,6 +20,7 @@ mod working_set;
 
 pub use command::Command;
 pub use compose::{ComposeError, XcomPull, compose};
+pub use concurrency::{run_key, shared_limit};
 pub use dispatch::{dispatch, dispatch_limits};
 pub use expand::{expand, expansion_values};
 pub use flow::{DECISION_KEY, decide_again, decision_skips, render};

@@ -1,5 +1,9 @@
 //! Limits as rows: each has a cap and what is used of it, and is spent by `used + n <= cap`.
 
+mod rate;
+
+pub use rate::{NotARate, QueueRate, RateLimit};
+
 use crate::ids::{BackfillPk, RunPk};
 use serde::{Deserialize, Serialize};
 
@@ -8,8 +12,13 @@ use serde::{Deserialize, Serialize};
 pub enum LimitKey {
     /// `max_active_runs` of a backfill; counts its runs in state `running`.
     Backfill { id: BackfillPk },
+    /// `concurrency` of a DAG's runs with one key; counts those in state `running`.
+    RunKey { dag_id: String, key: String },
     /// `max_active_runs` of a DAG; counts runs in state `running` that are not of a backfill.
     DagRuns { dag_id: String },
+    /// Task instances of the whole deployment that hold slots. Its row exists only where such a limit is set, and `used` is
+    /// not kept in it: with the row locked, the runs' own counts are added up. So who sets no limit pays for none.
+    Parallelism,
     /// Slots of a pool; counts `pool_slots` of the task instances that occupy it.
     Pool { name: String },
     /// Dispatches of one queue that are out and not started.
@@ -37,7 +46,9 @@ impl LimitKey {
     pub fn columns(&self) -> (&'static str, String) {
         match self {
             Self::Backfill { id } => ("backfill", id.to_string()),
+            Self::RunKey { dag_id, key } => ("dag_run_key", format!("{dag_id}/{key}")),
             Self::DagRuns { dag_id } => ("dag_runs", dag_id.clone()),
+            Self::Parallelism => ("parallelism", "all".to_owned()),
             Self::Pool { name } => ("pool", name.clone()),
             Self::Queue { name } => ("queue", name.clone()),
             Self::Task { dag_id, task_id } => ("task", format!("{dag_id}/{task_id}")),
@@ -55,14 +66,23 @@ pub struct LimitRow {
     pub used: i64,
     /// Only queues are paused: nothing new is dispatched to them.
     pub paused: bool,
+    /// Only queues have a rate.
+    pub rate: Option<QueueRate>,
 }
 
 impl LimitRow {
     /// What may still be spent.
     pub fn free(&self) -> i64 {
         if self.paused {
-            0
-        } else if self.cap < 0 {
+            return 0;
+        }
+        let tokens = self.rate.map_or(i64::MAX, |rate| rate.tokens);
+        self.room().min(tokens)
+    }
+
+    /// The same, whatever pauses and rates say.
+    pub fn room(&self) -> i64 {
+        if self.cap < 0 {
             i64::MAX
         } else {
             (self.cap - self.used).max(0)

@@ -50,6 +50,8 @@ pub struct RunRow {
     pub unfinished_tasks: i32,
     /// Leaf instances that ended in `failed` or `upstream_failed`: more than 0 makes the run fail.
     pub failed_leaves: i32,
+    /// The key of the limit that it shares with other runs (`concurrency`), once it was rendered; empty: it shares none.
+    pub concurrency_key: Option<String>,
 }
 
 impl RunRow {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
+mod concurrency;
 mod data;
 mod flow;
 mod http;
@@ -18,6 +19,7 @@ mod schedule;
 mod shell;
 mod wait;
 
+pub use concurrency::{Concurrency, Strategy};
 pub use data::{
     DataFormat, DataPartitions, DataPhase, DataResources, DataSink, DataSource, DataTask, SinkMode,
     SplitBy,
@@ -77,6 +79,9 @@ pub struct DagSpec {
     pub dagrun_timeout: Option<Span>,
     #[serde(default)]
     pub is_paused_upon_creation: bool,
+    /// A limit that runs share whose key is the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
     /// Name to JSON Schema; a `default` in the schema is the parameter's default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<String, Value>,

@@ -6,10 +6,6 @@ use crate::{deployment::Servers, error::Result, progress::Progress};
 const PER_RUN: u64 = 100;
 /// Task instances that one statement makes.
 const STEP: u64 = 200_000;
-/// The rows refer to each other as they should: nobody has to check that again. By index, also before the tables are analysed;
-/// what a crash of this private server would lose is made anew.
-const QUICKLY: &str = "SET session_replication_role = replica; SET enable_seqscan = off; \
-    SET enable_hashjoin = off; SET synchronous_commit = off;";
 /// Days over which the runs are spread; within the default retention, so that nothing is deleted while we measure.
 const DAYS: u32 = 60;
 
@@ -22,7 +18,7 @@ pub async fn fill(servers: &Servers, dag_id: &str, instances: u64) -> Result<()>
     while made < runs {
         let next = (made + STEP / PER_RUN).min(runs);
         for statement in statements(dag_id, made, next, runs) {
-            servers.sql(&format!("{QUICKLY} {statement}")).await?;
+            servers.sql(&statement).await?;
         }
         made = next;
         progress.set((made * PER_RUN).min(instances), "");

@@ -2,7 +2,7 @@ use super::*;
 use chrono::TimeDelta;
 use gristmill_common::{
     ids::{Fence, RunPk, TiPk, VersionPk},
-    limit::LimitKey,
+    limit::{LimitKey, QueueRate},
     row::RunType,
     trigger_rule::Counters,
 };
@@ -18,6 +18,7 @@ fn limit(cap: i64, used: i64) -> Option<LimitRow> {
         cap,
         used,
         paused: false,
+        rate: None,
     })
 }
 
@@ -49,6 +50,7 @@ fn facts() -> Facts {
         ready_tasks: 1,
         unfinished_tasks: 1,
         failed_leaves: 0,
+        concurrency_key: None,
     };
     let ti = TiRow {
         pk: TiPk(1),
@@ -96,10 +98,12 @@ fn facts() -> Facts {
         ti: Some(ti),
         upstreams: vec![],
         runs_limit: limit(16, 1),
+        run_key: None,
         pool: limit(4, 0),
         task_limit: None,
         task_in_run_limit: None,
         queue: limit(1000, 0),
+        parallelism: (None, 3),
         workers: Ok(QueueWorkers {
             consumers: 1,
             slots: 4,
@@ -107,6 +111,7 @@ fn facts() -> Facts {
         }),
         broker_ready: Ok(0),
         holder: None,
+        lease: Some(true),
         scheduler_heard: Some(at(-1)),
     }
 }
@@ -120,6 +125,12 @@ fn state(f: &mut Facts, state: TaskState) -> &mut TiRow {
     let ti = f.ti.as_mut().unwrap();
     ti.state = state;
     ti
+}
+
+fn waits_for(f: &mut Facts, mut task: Value) {
+    task["task_id"] = "t".into();
+    f.task = serde_json::from_value(task).unwrap();
+    state(f, TaskState::Deferred);
 }
 
 fn upstream(f: &mut Facts) {
@@ -148,6 +159,8 @@ fn upstream(f: &mut Facts) {
 #[case::backfill(|f: &mut Facts| { queued_run(f); f.run.backfill = Some(gristmill_common::ids::BackfillPk(3)); f.runs_limit = limit(2, 2) }, "backfill_max_active_runs", "2 of at most 2 runs of its backfill")]
 #[case::future(|f: &mut Facts| { queued_run(f); f.run.run_after = at(90) }, "run_after", "not start before")]
 #[case::runs(|f: &mut Facts| { queued_run(f); f.runs_limit = limit(2, 2) }, "max_active_runs", "2 of at most 2 runs")]
+#[case::concurrency(|f: &mut Facts| { queued_run(f); f.run_key = Some(LimitRow { key: LimitKey::RunKey { dag_id: "d".into(), key: "kim".into() }, ..limit(1, 1).unwrap() }) }, "concurrency", "1 of at most 1 runs of d with the key \"kim\"")]
+#[case::never_started(|f: &mut Facts| { queued_run(f); f.run.state = RunState::Failed; f.run.stop_reason = Some("a newer run".into()) }, "run_stopped", "a newer run")]
 #[case::starting(|f: &mut Facts| queued_run(f), "ready", "about to start")]
 #[case::upstreams(
     upstream,
@@ -173,6 +186,25 @@ fn upstream(f: &mut Facts) {
 #[case::retry(|f: &mut Facts| state(f, TaskState::UpForRetry).next_at = Some(at(30)), "retry_due", "try 2 is due at")]
 #[case::ended(|f: &mut Facts| state(f, TaskState::Failed).reason = Some("exit code 3".into()), "ended", "failed: exit code 3")]
 #[case::stopping(|f: &mut Facts| { state(f, TaskState::Running); f.run.stop_reason = Some("cancelled".into()) }, "run_stopping", "cancelled")]
+#[case::worker_lost(|f: &mut Facts| { state(f, TaskState::Running).worker = Some("w9".into()); f.lease = Some(false) }, "worker_lost", "w9 has lost its lease")]
+#[case::rate(|f: &mut Facts| f.queue.as_mut().unwrap().rate = QueueRate::read(Some(10), Some(1), Some(at(1)), at(0)), "rate_limit", "at most 10/s")]
+#[case::rate_with_tokens(|f: &mut Facts| f.queue.as_mut().unwrap().rate = QueueRate::read(Some(10), Some(1), None, at(0)), "ready", "fits every limit")]
+#[case::parallelism(|f: &mut Facts| f.parallelism = (Some(3), 3), "parallelism", "3 of at most 3 tasks of the whole deployment")]
+#[case::upstream_failed(|f: &mut Facts| state(f, TaskState::UpstreamFailed).reason = Some("trigger rule all_success: an upstream failed".into()), "upstream_failed", "an upstream failed")]
+#[case::rule(|f: &mut Facts| state(f, TaskState::Skipped).reason = Some("trigger rule one_success: it can no longer hold".into()), "trigger_rule", "can no longer hold")]
+#[case::cancelled(|f: &mut Facts| { state(f, TaskState::Skipped).reason = Some("cancelled by ann".into()); f.run.stop_reason = Some("cancelled by ann".into()) }, "run_stopped", "cancelled by ann")]
+#[case::given_up(|f: &mut Facts| { let ti = state(f, TaskState::Failed); ti.infra_losses = 3; ti.reason = Some("its worker died".into()) }, "given_up", "its worker died")]
+#[case::retry_now(|f: &mut Facts| state(f, TaskState::UpForRetry).next_at = Some(at(-1)), "retry_due", "try 2 is due now")]
+#[case::no_scheduler(|f: &mut Facts| { queued_run(f); f.dag_paused = true; f.scheduler_heard = None }, "dag_paused", "paused")]
+#[case::sensor_poke(|f: &mut Facts| { waits_for(f, json!({ "sensor": { "file": "a" } })); state(f, TaskState::UpForReschedule); }, "sensor_poke", "found nothing yet")]
+#[case::sensor_time(|f: &mut Facts| waits_for(f, json!({ "sensor": { "time": "12:00" } })), "sensor_time", "the sensor")]
+#[case::sensor_dag(|f: &mut Facts| waits_for(f, json!({ "sensor": { "dag": { "dag_id": "o" } } })), "sensor_dag", "another DAG")]
+#[case::trigger_dag(|f: &mut Facts| waits_for(f, json!({ "trigger_dag": { "dag_id": "o" } })), "trigger_dag", "about to trigger a run of o")]
+#[case::triggered_run(|f: &mut Facts| {
+    waits_for(f, json!({ "trigger_dag": { "dag_id": "o" } }));
+    f.ti.as_mut().unwrap().wait = serde_json::from_value(json!({ "since": at(0) })).unwrap();
+}, "triggered_run", "it ")]
+#[case::approval(|f: &mut Facts| waits_for(f, json!({ "approval": { "who": ["ann"] } })), "approval", "an answer of ann")]
 fn each_reason_is_told(#[case] change: fn(&mut Facts), #[case] kind: &str, #[case] words: &str) {
     let mut facts = facts();
     change(&mut facts);
@@ -205,4 +237,27 @@ fn a_task_without_a_worker_needs_none() {
     facts.task = serde_json::from_value(json!({ "task_id": "t", "empty": {} })).unwrap();
     facts.workers = Ok(QueueWorkers::default());
     assert_eq!(reasons(&facts)[0]["kind"], "ready");
+}
+
+/// Every kind that stands in the sources is told of in the docs, and tested above.
+#[test]
+fn every_reason_is_listed() {
+    let sources = [include_str!("../explain.rs"), include_str!("waits.rs")];
+    let page = include_str!("../../../docs/explain.md");
+    let listed: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    assert!(listed.len() >= 20, "{listed:?}");
+    for kind in &listed {
+        let quoted = format!("\"{kind}\"");
+        assert!(
+            sources.iter().any(|source| source.contains(&quoted)),
+            "no reason is called {kind}"
+        );
+    }
+    let tests = include_str!("tests.rs");
+    for kind in listed {
+        assert!(tests.contains(&format!("\"{kind}\"")), "{kind} has no test");
+    }
 }

@@ -16,6 +16,7 @@ use crate::{
 use axum::{Json, extract::State};
 use gristmill_broker::{BrokerError, Source};
 use gristmill_common::{
+    engine::shared_limit,
     ids::UNMAPPED,
     limit::{LimitKey, LimitRow},
     row::{RunRow, TiRow},
@@ -80,6 +81,19 @@ async fn holder(app: &App, ti: &TiRow) -> Option<String> {
     (!holder.released).then_some(holder.incarnation)
 }
 
+/// Whether the worker that runs it has a lease, of presence or over the broker.
+async fn lease(app: &App, ti: &TiRow) -> Option<bool> {
+    let worker = ti.worker.as_deref()?;
+    let leases = app.presence.leases().await.ok()?.leases;
+    if leases.iter().any(|lease| lease.info.incarnation == worker) {
+        return Some(true);
+    }
+    let rows = app.store.busy_workers().await.ok()?;
+    let row = rows.iter().find(|row| row.incarnation == worker)?;
+    let now = app.store.now();
+    Some(row.held_until.is_some_and(|until| until > now))
+}
+
 async fn facts(app: &App, path: &TiPath) -> Result<Facts, ApiError> {
     let run = path.run(app).await?;
     let version = lookup::version(app, &run).await?;
@@ -113,7 +127,11 @@ async fn facts(app: &App, path: &TiPath) -> Result<Facts, ApiError> {
         run: run.pk,
         task_id: task.task_id.clone(),
     };
-    let keys = [&runs_key, &pool_key, &queue_key, &task_key, &in_run_key].map(Clone::clone);
+    let mut keys: Vec<LimitKey> = [&runs_key, &pool_key, &queue_key, &task_key, &in_run_key]
+        .map(Clone::clone)
+        .into();
+    let run_key = shared_limit(&run);
+    keys.extend(run_key.clone());
     let limits = app.store.limits(&keys).await?;
     let limit =
         |key: &LimitKey| -> Option<LimitRow> { limits.iter().find(|l| l.key == *key).cloned() };
@@ -121,6 +139,14 @@ async fn facts(app: &App, path: &TiPath) -> Result<Facts, ApiError> {
     let holder = match &ti {
         Some(ti) if ti.state == TaskState::Queued => holder(app, ti).await,
         _ => None,
+    };
+    let lease = match &ti {
+        Some(ti) if ti.state == TaskState::Running => lease(app, ti).await,
+        _ => None,
+    };
+    let parallelism = match &ti {
+        Some(ti) if ti.state == TaskState::Scheduled => app.store.parallelism().await?,
+        _ => (None, 0),
     };
     let components = app.store.components().await?;
     Ok(Facts {
@@ -136,6 +162,7 @@ async fn facts(app: &App, path: &TiPath) -> Result<Facts, ApiError> {
         },
         upstreams: upstreams(app, &run, &task).await?,
         runs_limit: limit(&runs_key),
+        run_key: run_key.as_ref().and_then(limit),
         pool: limit(&pool_key),
         task_limit: limit(&task_key),
         task_in_run_limit: limit(&in_run_key),
@@ -143,6 +170,8 @@ async fn facts(app: &App, path: &TiPath) -> Result<Facts, ApiError> {
         workers: workers(app, &queue).await,
         broker_ready: broker_ready(app, &queue).await,
         holder,
+        lease,
+        parallelism,
         scheduler_heard: components
             .iter()
             .filter(|c| c.kind == "scheduler")

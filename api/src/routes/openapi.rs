@@ -158,7 +158,22 @@ pub(super) const OPERATIONS: &[(&str, &str, &str)] = &[
     ),
     ("get", "/api/v2/queues", "Queues: depths, consumers, slots"),
     ("get", "/api/v2/queues/{queue}", "A queue"),
-    ("patch", "/api/v2/queues/{queue}", "Pause or resume a queue"),
+    (
+        "patch",
+        "/api/v2/queues/{queue}",
+        "Pause or resume a queue, set or lift its rate",
+    ),
+    (
+        "put",
+        "/api/v2/queues/{queue}/rateLimit",
+        "Set or lift the rate at which a queue's tasks start",
+    ),
+    (
+        "get",
+        "/api/v2/parallelism",
+        "How many tasks may be active in the whole deployment, and how many are",
+    ),
+    ("put", "/api/v2/parallelism", "Set or lift that limit"),
     ("post", "/api/v2/queues/{queue}/pause", "Pause a queue"),
     ("post", "/api/v2/queues/{queue}/resume", "Resume a queue"),
     ("get", "/api/v2/workers", "Workers"),

@@ -1,8 +1,8 @@
-//! `/api/v2/queues`: how deep each queue is, who consumes it, and pausing.
+//! `/api/v2/queues`: how deep each queue is, who consumes it, pausing, and its rate.
 
 use crate::{
     auth::{About, Caller, Op, Viewer},
-    error::ApiError,
+    error::{ApiError, FieldError},
     extract::{At, Body},
     parts::App,
 };
@@ -10,7 +10,7 @@ use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream};
 use gristmill_broker::{BrokerError, Source};
-use gristmill_common::{ids::valid_name, spec::DEFAULT_QUEUE};
+use gristmill_common::{ids::valid_name, limit::RateLimit, spec::DEFAULT_QUEUE};
 use gristmill_presence::LeaseView;
 use gristmill_store::QueueCounts;
 use serde::Deserialize;
@@ -68,6 +68,7 @@ fn line(
         "slots": workers.map(|w| w.slots),
         "free_slots": workers.map(|w| w.free),
         "paused": counts.paused,
+        "rate_limit": counts.rate_limit,
         "dead": counts.dead,
     })
 }
@@ -151,17 +152,22 @@ pub(super) async fn get_one(
     one(&app, &queue).await
 }
 
+fn check_name(queue: &str) -> Result<(), ApiError> {
+    if valid_name(queue) {
+        return Ok(());
+    }
+    Err(ApiError::BadRequest(format!(
+        "{queue:?} is no queue name: use letters, digits, _ - and ."
+    )))
+}
+
 async fn set_paused(
     app: &App,
     caller: &Caller,
     queue: &str,
     paused: bool,
 ) -> Result<Json<Value>, ApiError> {
-    if !valid_name(queue) {
-        return Err(ApiError::BadRequest(format!(
-            "{queue:?} is no queue name: use letters, digits, _ - and ."
-        )));
-    }
+    check_name(queue)?;
     app.store.set_queue_paused(queue, paused).await?;
     let event = if paused {
         "pause_queue"
@@ -195,10 +201,51 @@ pub(super) async fn resume(
     set_paused(&app, &caller, &queue, false).await
 }
 
+/// `null` lifts the rate; a rate that is absent stays as it is.
+async fn set_rate(app: &App, caller: &Caller, queue: &str, rate: &Value) -> Result<(), ApiError> {
+    check_name(queue)?;
+    let rate: Option<RateLimit> = serde_json::from_value(rate.clone()).map_err(|error| {
+        ApiError::field(FieldError::body(
+            "rate_limit",
+            error.to_string(),
+            rate.clone(),
+        ))
+    })?;
+    app.store.set_queue_rate(queue, rate).await?;
+    let extra = json!({ "queue": queue, "rate_limit": rate });
+    caller
+        .audit(&*app.store, "rate_limit_queue", About::nothing(), extra)
+        .await;
+    Ok(())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rate {
+    rate_limit: Value,
+}
+
+pub(super) async fn rate_limit(
+    Op(caller): Op,
+    State(app): State<App>,
+    At(queue): At<String>,
+    Body(body): Body<Rate>,
+) -> Result<Json<Value>, ApiError> {
+    set_rate(&app, &caller, &queue, &body.rate_limit).await?;
+    one(&app, &queue).await
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Patch {
-    paused: bool,
+    paused: Option<bool>,
+    /// Some(null) where the body says null.
+    #[serde(default, deserialize_with = "given")]
+    rate_limit: Option<Value>,
+}
+
+fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 pub(super) async fn patch(
@@ -207,5 +254,11 @@ pub(super) async fn patch(
     At(queue): At<String>,
     Body(body): Body<Patch>,
 ) -> Result<Json<Value>, ApiError> {
-    set_paused(&app, &caller, &queue, body.paused).await
+    if let Some(rate) = &body.rate_limit {
+        set_rate(&app, &caller, &queue, rate).await?;
+    }
+    match body.paused {
+        Some(paused) => set_paused(&app, &caller, &queue, paused).await,
+        None => one(&app, &queue).await,
+    }
 }

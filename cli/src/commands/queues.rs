@@ -31,7 +31,8 @@ const HOME: &str = "\x1b[H\x1b[J";
   gristmill queues
   gristmill queues --watch
   gristmill queues -o json | jq '.[] | select(.oldest_age_s > 300)'
-  gristmill queues pause default"
+  gristmill queues pause default
+  gristmill queues rate-limit shop_api 10/s"
 )]
 pub(crate) struct Queues {
     #[command(subcommand)]
@@ -62,6 +63,13 @@ enum Action {
         /// The queue
         queue: String,
     },
+    /// Let its tasks start at most so often: so many at once, and in the long run so many in every second, minute, hour or day
+    RateLimit {
+        /// The queue
+        queue: String,
+        /// 10/s, 600/m, 1000/h, 5000/d, or none
+        rate: String,
+    },
 }
 
 /// A queue; with `-o json` exactly these keys, in this order.
@@ -80,6 +88,8 @@ struct Queue {
     slots: Option<u64>,
     free_slots: Option<u64>,
     paused: bool,
+    /// `10/s`; absent: as fast as workers take them.
+    rate_limit: Option<String>,
     dead: u64,
 }
 
@@ -93,6 +103,7 @@ impl Tabular for Queue {
         "WORKERS",
         "FREE/SLOTS",
         "PAUSED",
+        "RATE",
         "DEAD",
     ];
 
@@ -106,6 +117,7 @@ impl Tabular for Queue {
             or_dash(self.consumers),
             format!("{}/{}", or_dash(self.free_slots), or_dash(self.slots)),
             yes_no(self.paused),
+            or_dash(self.rate_limit.as_deref()),
             self.dead.to_string(),
         ]
     }
@@ -134,6 +146,17 @@ impl Queues {
             }
             Some(Action::Pause { queue }) => set(&client, context, &queue, "pause").await?,
             Some(Action::Resume { queue }) => set(&client, context, &queue, "resume").await?,
+            Some(Action::RateLimit { queue, rate }) => {
+                let wanted = (rate != "none").then_some(&rate);
+                client
+                    .request(Method::PUT, &["queues", &queue, "rateLimit"])
+                    .json(&serde_json::json!({ "rate_limit": wanted }))
+                    .send()
+                    .await?;
+                context
+                    .console
+                    .note(&format!("queue {queue}: rate limit {rate}"));
+            }
         }
         Ok(Outcome::Done)
     }
@@ -197,12 +220,12 @@ mod tests {
     fn json_has_exactly_the_documented_keys() {
         let queue: Queue = serde_json::from_value(json!({
             "queue": "default", "scheduled": 3, "broker": null, "running": 2, "oldest_age_s": 1.5, "consumers": 1,
-            "slots": 4, "free_slots": 2, "paused": false, "dead": 0, "something_new": 1
+            "slots": 4, "free_slots": 2, "paused": false, "rate_limit": "10/s", "dead": 0, "something_new": 1
         }))
         .unwrap();
         assert_eq!(
             to_json(&queue).to_string(),
-            r#"{"queue":"default","scheduled":3,"broker":null,"running":2,"oldest_age_s":1.5,"consumers":1,"slots":4,"free_slots":2,"paused":false,"dead":0}"#
+            r#"{"queue":"default","scheduled":3,"broker":null,"running":2,"oldest_age_s":1.5,"consumers":1,"slots":4,"free_slots":2,"paused":false,"rate_limit":"10/s","dead":0}"#
         );
     }
 }

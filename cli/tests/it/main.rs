@@ -13,6 +13,7 @@ mod faults;
 mod flows;
 mod http;
 mod kills;
+mod limits;
 mod many;
 mod poison;
 mod queues;

@@ -87,6 +87,7 @@ tasks:
         "slots",
         "free_slots",
         "paused",
+        "rate_limit",
         "dead",
     ];
     assert_eq!(keys, expected);

@@ -196,6 +196,7 @@ impl World {
             ready_tasks: 0,
             unfinished_tasks: 0,
             failed_leaves: 0,
+            concurrency_key: None,
         };
         let mut ws = WorkingSet::new(now);
         ws.add_run(run.clone(), plan.clone());
@@ -320,6 +321,7 @@ impl World {
     fn limits(&self, rows: &Rows, ws: &WorkingSet, ready: &[TiPk]) -> Vec<LimitRow> {
         dispatch_limits(ws, ready)
             .into_iter()
+            .filter(|key| *key != LimitKey::Parallelism)
             .map(|key| {
                 let (cap, used) = match &key {
                     LimitKey::Pool { .. } => (POOL, i64::from(rows.used)),
@@ -330,6 +332,7 @@ impl World {
                     cap,
                     used,
                     paused: false,
+                    rate: None,
                 }
             })
             .collect()

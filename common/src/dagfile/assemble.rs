@@ -1,7 +1,7 @@
 //! From a tree to a specification.
 
 use super::{
-    Parsed, deciders,
+    Parsed, concurrency, deciders,
     diagnostic::{Diagnostic, Severity},
     draft::{Defaults, Drafts},
     grammar::DAG,
@@ -54,6 +54,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<DagSpec> {
         reader.timezone = timezone;
     }
     let mut dag = reader.fragment(root, &DAG)?;
+    concurrency::check(reader, &dag);
     let none = Defaults::default();
     let defaults = reader.within("default_args", |reader| {
         Defaults::read(reader, find("default_args"), &none)

@@ -14,6 +14,7 @@ pub fn dispatch_limits(ws: &WorkingSet, candidates: &[TiPk]) -> Vec<LimitKey> {
     for row in candidates.iter().filter_map(|pk| ws.ti(*pk)) {
         keys.extend(ws.slots(row).into_iter().map(|(key, _)| key));
         keys.insert(LimitKey::queue(&row.queue));
+        keys.insert(LimitKey::Parallelism);
     }
     keys.into_iter().collect()
 }
@@ -39,8 +40,13 @@ pub fn dispatch(
             (limit.key.clone(), after.free())
         })
         .collect();
+    // Only where it is set; what is out is in the runs' own counts.
+    let mut parallel = free.remove(&LimitKey::Parallelism).unwrap_or(i64::MAX);
     let mut out = Vec::new();
     for &pk in candidates {
+        if parallel <= 0 {
+            break;
+        }
         let Some(row) = ws.ti(pk) else { continue };
         let Some(run) = ws.run(row.run) else { continue };
         if run.active_tasks >= run.max_active_tasks
@@ -75,6 +81,7 @@ pub fn dispatch(
             run.active_tasks += 1;
             run.ready_tasks -= 1;
         }
+        parallel -= 1;
         out.push(pk);
     }
     out

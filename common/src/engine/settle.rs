@@ -1,6 +1,6 @@
 //! Tells downstreams of endings until nothing moves any more.
 
-use super::{WorkingSet, flow::skip_decided, working_set::Ended};
+use super::{WorkingSet, concurrency::shared_limit, flow::skip_decided, working_set::Ended};
 use crate::{
     fault,
     ids::{RunPk, TaskIdx, TiPk},
@@ -208,8 +208,11 @@ fn end_runs(ws: &mut WorkingSet) {
             RunState::Success
         };
         run.ended_at = Some(now);
-        let limit = run.limit();
+        let (limit, shared) = (run.limit(), shared_limit(run));
         ws.spend(limit, -1);
+        if let Some(key) = shared {
+            ws.spend(key, -1);
+        }
         ws.ended_runs.push(pk);
     }
 }

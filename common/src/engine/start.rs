@@ -1,6 +1,6 @@
 //! Starts a run: makes its nodes and decides those without upstreams.
 
-use super::{Plan, WorkingSet, settle::evaluate};
+use super::{Plan, WorkingSet, concurrency::shared_limit, settle::evaluate};
 use crate::{
     ids::{Fence, RunPk, TaskIdx, TiPk, UNMAPPED},
     row::{RunRow, TiRow},
@@ -22,6 +22,9 @@ pub fn start_run(ws: &mut WorkingSet, run: RunPk) -> Option<Vec<TiRow>> {
     row.unfinished_tasks = plan.spec.tasks.len() as i32;
     let row = row.clone();
     ws.spend(row.limit(), 1);
+    if let Some(key) = shared_limit(&row) {
+        ws.spend(key, 1);
+    }
     Some(
         (0..)
             .zip(&plan.spec.tasks)

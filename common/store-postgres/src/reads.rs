@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
     ids::{BackfillPk, Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
+    limit::RateLimit,
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
 };
 use gristmill_store::{
@@ -238,6 +239,18 @@ impl Reads for PgStore {
 
     async fn set_queue_paused(&self, queue: &str, paused: bool) -> StoreResult<()> {
         limits::set_queue_paused(self, queue, paused).await
+    }
+
+    async fn set_queue_rate(&self, queue: &str, rate: Option<RateLimit>) -> StoreResult<()> {
+        limits::set_queue_rate(self, queue, rate).await
+    }
+
+    async fn parallelism(&self) -> StoreResult<(Option<i64>, i64)> {
+        limits::parallelism(self).await
+    }
+
+    async fn set_parallelism(&self, cap: Option<i64>) -> StoreResult<()> {
+        limits::set_parallelism(self, cap).await
     }
 
     async fn set_queue_caps(&self, caps: &[(String, i64)]) -> StoreResult<()> {

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use gristmill_common::{
     ids::{BackfillPk, Dispatch, Fence, RunPk, TiPk, VersionPk},
+    limit::RateLimit,
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow, XcomValue},
     spec::DagSpec,
     trigger_rule::Counters,
@@ -123,7 +124,7 @@ macro_rules! run_columns {
         "r.pk, r.dag_id, r.run_id, r.version_pk, r.state, r.run_type, r.triggered_by, r.backfill_id, r.logical_date,
          r.data_interval_start, r.data_interval_end, r.run_after, r.queued_at, r.started_at, r.ended_at, r.conf,
          r.params, r.note, r.cancelled, r.stop_reason, r.max_active_tasks, r.active_tasks, r.ready_tasks,
-         r.unfinished_tasks, r.failed_leaves"
+         r.unfinished_tasks, r.failed_leaves, r.concurrency_key"
     };
 }
 pub(crate) use run_columns;
@@ -133,7 +134,8 @@ macro_rules! run_aliases {
     () => {
         "r_pk, r_dag_id, r_run_id, r_version_pk, r_state, r_run_type, r_triggered_by, r_backfill_id, r_logical_date,
          r_data_interval_start, r_data_interval_end, r_run_after, r_queued_at, r_started_at, r_ended_at, r_conf, r_params, r_note,
-         r_cancelled, r_stop_reason, r_max_active_tasks, r_active_tasks, r_ready_tasks, r_unfinished_tasks, r_failed_leaves"
+         r_cancelled, r_stop_reason, r_max_active_tasks, r_active_tasks, r_ready_tasks, r_unfinished_tasks, r_failed_leaves,
+         r_concurrency_key"
     };
 }
 pub(crate) use run_aliases;
@@ -166,6 +168,7 @@ macro_rules! run_row {
             ready_tasks: get($row, concat!($prefix, "ready_tasks"))?,
             unfinished_tasks: get($row, concat!($prefix, "unfinished_tasks"))?,
             failed_leaves: get($row, concat!($prefix, "failed_leaves"))?,
+            concurrency_key: get($row, concat!($prefix, "concurrency_key"))?,
         }
     };
 }
@@ -361,6 +364,9 @@ impl FromPg for QueueCounts {
             running: get(row, "running")?,
             oldest_ready_at: get::<Option<DateTime<Utc>>>(row, "oldest_ready_at")?,
             paused: get(row, "paused")?,
+            rate_limit: get::<Option<i64>>(row, "rate_count")?
+                .zip(get::<Option<i64>>(row, "rate_seconds")?)
+                .and_then(|(count, seconds)| RateLimit::new(count, seconds)),
             dead: get(row, "dead")?,
         })
     }

@@ -30,8 +30,8 @@ use gristmill_common::{
 };
 use gristmill_store::{
     AuditRow, DagRow, LimitKey, LimitRow, NewAssetEvent, NewAssetReference, NewBackfill,
-    NewDagVersion, NewRun, NewTi, StoreError, StoreResult, TiWrite, Tx, Unfinished, UpstreamXcom,
-    VersionRow, WaitingAsset, WorkerRow, Writes, Written,
+    NewDagVersion, NewRun, NewTi, RunKeyNote, StoreError, StoreResult, TiWrite, Tx, Unfinished,
+    UpstreamXcom, VersionRow, WaitingAsset, WorkerRow, Writes, Written,
 };
 use sqlx::postgres::{PgQueryResult, PgRow};
 use std::sync::Arc;
@@ -306,6 +306,30 @@ impl Tx for PgTx {
         except: Option<&[RunPk]>,
     ) -> StoreResult<(Vec<LimitRow>, bool)> {
         limits::lock_and_look(self, keys, except).await
+    }
+
+    async fn set_run_keys(&mut self, keys: &[RunKeyNote]) -> StoreResult<()> {
+        runs::set_keys(self, keys).await
+    }
+
+    async fn running_with_key(
+        &mut self,
+        dag_id: &str,
+        key: &str,
+    ) -> StoreResult<Vec<(RunPk, bool)>> {
+        runs::running_with_key(self, dag_id, key).await
+    }
+
+    async fn cap_run_keys(&mut self, dag_id: &str, cap: i64) -> StoreResult<()> {
+        limits::cap_run_keys(self, dag_id, cap).await
+    }
+
+    async fn take_tokens(&mut self, queues: &[(String, i64)]) -> StoreResult<()> {
+        limits::take_tokens(self, queues).await
+    }
+
+    async fn active_tasks(&mut self, except: &[RunPk]) -> StoreResult<i64> {
+        limits::active_tasks(self, except).await
     }
 
     async fn spend_limits(&mut self, deltas: &[(LimitKey, i64)]) -> StoreResult<()> {

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use gristmill_common::{
     ids::{BackfillPk, Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
+    limit::RateLimit,
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
 };
 use gristmill_store::{
@@ -314,6 +315,18 @@ impl Reads for SqliteStore {
 
     async fn set_queue_paused(&self, queue: &str, paused: bool) -> StoreResult<()> {
         write!(self, set_queue_paused(queue, paused))
+    }
+
+    async fn set_queue_rate(&self, queue: &str, rate: Option<RateLimit>) -> StoreResult<()> {
+        write!(self, set_queue_rate(queue, rate))
+    }
+
+    async fn parallelism(&self) -> StoreResult<(Option<i64>, i64)> {
+        self.reader().await?.parallelism().await
+    }
+
+    async fn set_parallelism(&self, cap: Option<i64>) -> StoreResult<()> {
+        write!(self, set_parallelism(cap))
     }
 
     async fn set_queue_caps(&self, caps: &[(String, i64)]) -> StoreResult<()> {

@@ -11,8 +11,8 @@ use gristmill_common::{
 };
 use gristmill_store::{
     AuditRow, DagRow, LimitKey, LimitRow, NewAssetEvent, NewAssetReference, NewBackfill,
-    NewDagVersion, NewRun, NewTi, StoreResult, TiWrite, Tx, Unfinished, UpstreamXcom, VersionRow,
-    WaitingAsset, WorkerRow,
+    NewDagVersion, NewRun, NewTi, RunKeyNote, StoreResult, TiWrite, Tx, Unfinished, UpstreamXcom,
+    VersionRow, WaitingAsset, WorkerRow,
 };
 use uuid::Uuid;
 
@@ -237,6 +237,30 @@ impl Tx for SqliteTx {
 
     async fn lock_limits(&mut self, keys: &[LimitKey]) -> StoreResult<Vec<LimitRow>> {
         self.lease.session()?.limits(keys).await
+    }
+
+    async fn set_run_keys(&mut self, keys: &[RunKeyNote]) -> StoreResult<()> {
+        self.lease.session()?.set_run_keys(keys).await
+    }
+
+    async fn running_with_key(
+        &mut self,
+        dag_id: &str,
+        key: &str,
+    ) -> StoreResult<Vec<(RunPk, bool)>> {
+        self.lease.session()?.running_with_key(dag_id, key).await
+    }
+
+    async fn cap_run_keys(&mut self, dag_id: &str, cap: i64) -> StoreResult<()> {
+        self.lease.session()?.cap_run_keys(dag_id, cap).await
+    }
+
+    async fn take_tokens(&mut self, queues: &[(String, i64)]) -> StoreResult<()> {
+        self.lease.session()?.take_tokens(queues).await
+    }
+
+    async fn active_tasks(&mut self, except: &[RunPk]) -> StoreResult<i64> {
+        self.lease.session()?.active_tasks(except).await
     }
 
     async fn spend_limits(&mut self, deltas: &[(LimitKey, i64)]) -> StoreResult<()> {

@@ -67,6 +67,7 @@ macro_rules! conformance_tests {
                 best_priority_first_then_oldest, no_run_gives_more_than_its_room, a_full_pool_hides_nothing,
                 a_pool_is_shared_by_its_slots, paused_and_full_queues_wait, limits_of_tasks_hold, only_running_runs_count,
                 every_instance_is_reached_round_by_round, others_wait_outside_the_excepted,
+                a_queue_without_tokens_hides_nothing,
             }
             dags {
                 a_version_is_deployed_once, deploying_keeps_the_pause, due_dags_are_locked_once, paused_and_stale_dags_are_not_due,
@@ -76,6 +77,7 @@ macro_rules! conformance_tests {
             limits {
                 rows_are_ensured_not_reset, spending_stops_at_the_cap, fifty_spenders_never_exceed_the_cap,
                 limits_locked_in_any_order_do_not_deadlock, pools_are_put_and_deleted, queues_are_paused_and_capped,
+                a_rate_is_spent_by_token, fifty_takers_never_exceed_the_rate, parallelism_counts_all_runs,
             }
             listings {
                 dags_by_pattern_and_page, runs_newest_first, task_instances_by_filter, queues_are_counted,
@@ -98,7 +100,8 @@ macro_rules! conformance_tests {
                 overlap_skip_makes_no_run_beside_an_active_one, overlap_cancel_stops_the_oldest,
             }
             schema { migrating_again_changes_nothing, the_clock_is_the_databases, }
-            startable { runs_start_oldest_first_within_room, paused_dags_and_later_runs_wait, }
+            startable { runs_start_oldest_first_within_room, paused_dags_and_later_runs_wait,
+                a_full_key_hides_no_other_run, }
             task_instances {
                 keys_come_in_the_order_of_the_input, an_instance_keeps_its_columns, a_stale_write_writes_nothing,
                 one_of_fifty_writers_wins, nodes_and_unfinished_are_loaded, due_retries_come_oldest_first, an_attempt_ends_once,

@@ -16,7 +16,7 @@ mod tx;
 mod waits;
 
 pub use error::{StoreError, StoreResult};
-pub use gristmill_common::limit::{LimitKey, LimitRow};
+pub use gristmill_common::limit::{LimitKey, LimitRow, QueueRate, RateLimit};
 pub use plans::PlanCache;
 pub use reads::Reads;
 pub use records::*;

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
     ids::{BackfillPk, Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
+    limit::RateLimit,
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
 };
 use std::time::Duration;
@@ -118,6 +119,12 @@ pub trait Reads: crate::WaitReads + Send + Sync {
     /// Every queue that has a limit row or instances that have not ended.
     async fn queue_counts(&self) -> StoreResult<Vec<QueueCounts>>;
     async fn set_queue_paused(&self, queue: &str, paused: bool) -> StoreResult<()>;
+    /// Sets or lifts (`None`) the rate at which tasks of a queue are dispatched. Its bucket is full then.
+    async fn set_queue_rate(&self, queue: &str, rate: Option<RateLimit>) -> StoreResult<()>;
+    /// Task instances of the whole deployment that may hold slots at one time (`None`: no such limit), and how many do.
+    async fn parallelism(&self) -> StoreResult<(Option<i64>, i64)>;
+    /// Sets or lifts that limit. A lower one than is used holds from then on, nothing is killed.
+    async fn set_parallelism(&self, cap: Option<i64>) -> StoreResult<()>;
     /// Sets the publish cap of queues: `max(1000, 2 × slots)`.
     async fn set_queue_caps(&self, caps: &[(String, i64)]) -> StoreResult<()>;
     /// Names of all queues known.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use gristmill_common::{
     ids::{BackfillPk, Dispatch, Fence, RunPk, TaskIdx, TiPk, VersionPk},
-    limit::LimitKey,
+    limit::{LimitKey, RateLimit},
     row::{AttemptRow, OutboxRow, RunRow, RunType, TiRow, XcomRow},
     spec::DagSpec,
     state::{RunState, TaskState},
@@ -132,8 +132,18 @@ impl NewRun {
             ready_tasks: 0,
             unfinished_tasks: 0,
             failed_leaves: 0,
+            concurrency_key: None,
         }
     }
+}
+
+/// The key of the limit that a run shares with others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunKeyNote {
+    pub run: RunPk,
+    pub key: String,
+    /// The limit had no room for it.
+    pub waits: bool,
 }
 
 /// A run that somebody asks for.
@@ -318,6 +328,8 @@ pub struct QueueCounts {
     /// When the oldest instance that has not started became ready.
     pub oldest_ready_at: Option<DateTime<Utc>>,
     pub paused: bool,
+    /// The rate at which its tasks may start.
+    pub rate_limit: Option<RateLimit>,
     pub dead: i64,
 }
 

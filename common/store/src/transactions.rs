@@ -9,6 +9,7 @@ mod deploy;
 mod endings;
 mod finish;
 mod schedule;
+mod shared;
 mod start;
 mod trigger;
 mod waits;

@@ -5,8 +5,8 @@ use crate::{
     LimitKey, LimitRow, StoreError, StoreResult,
     records::{
         AuditRow, DagRow, DeletedRun, NewAssetEvent, NewAssetReference, NewBackfill, NewDagVersion,
-        NewRun, NewTi, Starts, TiWrite, Unfinished, UpstreamXcom, VersionRow, WaitingAsset,
-        WorkerRow, Writes, Written,
+        NewRun, NewTi, RunKeyNote, Starts, TiWrite, Unfinished, UpstreamXcom, VersionRow,
+        WaitingAsset, WorkerRow, Writes, Written,
     },
 };
 use async_trait::async_trait;
@@ -107,6 +107,20 @@ pub trait Tx: crate::WaitTx + Send {
     /// most `max`. Takes no locks.
     async fn overlapped_runs(&mut self, max: i64) -> StoreResult<Vec<RunPk>>;
 
+    /// Notes the keys of the limits that locked runs share (`concurrency`), and whether they wait for them: then
+    /// [`Tx::startable_runs`] leaves them out as long as that limit has no room.
+    async fn set_run_keys(&mut self, keys: &[RunKeyNote]) -> StoreResult<()>;
+
+    /// Running runs of a DAG that share a key, oldest first, and whether each is being stopped. Takes no locks.
+    async fn running_with_key(
+        &mut self,
+        dag_id: &str,
+        key: &str,
+    ) -> StoreResult<Vec<(RunPk, bool)>>;
+
+    /// Sets the cap of every limit that runs of a DAG share.
+    async fn cap_run_keys(&mut self, dag_id: &str, cap: i64) -> StoreResult<()>;
+
     /// Writes all mutable columns of locked runs. A run that ended, or is being stopped, is announced (NOTIFY at commit).
     async fn update_runs(&mut self, runs: &[RunRow]) -> StoreResult<()>;
 
@@ -188,6 +202,13 @@ pub trait Tx: crate::WaitTx + Send {
     /// Adds each delta to `used` of its locked row: a positive one only where `cap < 0 or used + delta <= cap`, a negative
     /// one only where `used + delta >= 0`. An error (`Corrupt`, naming the limit) when any row refuses.
     async fn spend_limits(&mut self, deltas: &[(LimitKey, i64)]) -> StoreResult<()>;
+
+    /// Takes `n` tokens of each queue's rate. Their rows are locked, and have a rate.
+    async fn take_tokens(&mut self, queues: &[(String, i64)]) -> StoreResult<()>;
+
+    /// Task instances that hold slots (`active_tasks`) in all runs that have not ended outside `except`: as the last
+    /// transaction left it that had the row of [`LimitKey::Parallelism`] locked, once this one has.
+    async fn active_tasks(&mut self, except: &[RunPk]) -> StoreResult<i64>;
 
     // ---- What goes with them
 

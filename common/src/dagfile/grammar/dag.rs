@@ -36,7 +36,7 @@ static KEYS: &[Key] = &[
     key("overlap", Ty::Enum(&["queue", "skip", "cancel"]), "What a due run does while max_active_runs are active: waits, is skipped, or cancels the oldest.")
         .default("queue"),
     key("jitter", Ty::Span, "Scheduled runs start up to this much later, by a hash of the DAG's id.").nullable(),
-    key("concurrency", Ty::Object(&later::CONCURRENCY), "A limit shared by runs whose key is the same.").not_yet(),
+    key("concurrency", Ty::Object(&later::CONCURRENCY), "A limit shared by the DAG's runs whose key is the same."),
     key("deadlines", Ty::List(&Ty::Object(&later::DEADLINE)), "Alerts when a run is later than it should be.").not_yet(),
     key("on_success", Ty::OneOrMany(&Ty::Object(&later::CALLBACK)), "Called when a run succeeded.").not_yet(),
     key("on_failure", Ty::OneOrMany(&Ty::Object(&later::CALLBACK)), "Called when a run failed.").not_yet(),

@@ -186,6 +186,7 @@ impl World {
             ready_tasks: 0,
             unfinished_tasks: 0,
             failed_leaves: 0,
+            concurrency_key: None,
         };
         self.runs.insert(pk, row);
         self.plans.insert(pk, plan.clone());
@@ -197,6 +198,7 @@ impl World {
             cap,
             used: 0,
             paused: false,
+            rate: None,
         };
         self.limits.insert(key, row);
     }

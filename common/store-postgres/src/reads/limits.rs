@@ -6,7 +6,7 @@ use crate::{
     rows::{FromPg, decode, get},
     tx,
 };
-use gristmill_common::spec::DEFAULT_POOL;
+use gristmill_common::{limit::RateLimit, spec::DEFAULT_POOL};
 use gristmill_store::{
     Backend, LimitKey, LimitRow, PoolRow, PoolUse, QueueCounts, StoreError, StoreResult, Tx,
 };
@@ -14,7 +14,7 @@ use sqlx::query;
 
 pub(super) async fn limits(store: &PgStore, keys: &[LimitKey]) -> StoreResult<Vec<LimitRow>> {
     const SQL: &str = "
-        SELECT l.kind, l.name, l.cap, l.used, l.paused
+        SELECT l.kind, l.name, l.cap, l.used, l.paused, l.rate_count, l.rate_seconds, l.rate_full_at
         FROM (SELECT DISTINCT v.kind, v.name FROM unnest($1::text[], $2::text[]) AS v (kind, name)) v
         JOIN limits l ON l.kind = v.kind AND l.name = v.name
         ORDER BY l.kind, l.name";
@@ -22,7 +22,7 @@ pub(super) async fn limits(store: &PgStore, keys: &[LimitKey]) -> StoreResult<Ve
     let statement = query(SQL)
         .bind(column(&columns, |(kind, _)| *kind))
         .bind(column(&columns, |(_, name)| name.as_str()));
-    tx::limit_rows(keys, &store.all(statement).await?)
+    tx::limit_rows(keys, &store.all(statement).await?, store.inner.clock.now())
 }
 
 pub(super) async fn pools(store: &PgStore) -> StoreResult<Vec<PoolRow>> {
@@ -125,6 +125,7 @@ pub(super) async fn queue_counts(store: &PgStore) -> StoreResult<Vec<QueueCounts
          )
          SELECT n.queue, COALESCE(c.scheduled, 0) AS scheduled, COALESCE(c.queued, 0) AS queued,
                 COALESCE(c.running, 0) AS running, c.oldest_ready_at, COALESCE(l.paused, false) AS paused,
+                l.rate_count, l.rate_seconds,
                 COALESCE(d.dead, 0) AS dead
          FROM names n
          LEFT JOIN counts c ON c.queue = n.queue
@@ -144,6 +145,46 @@ pub(super) async fn set_queue_paused(
         INSERT INTO limits (kind, name, cap, paused) VALUES ('queue', $1, 1000, $2)
         ON CONFLICT (kind, name) DO UPDATE SET paused = excluded.paused";
     let statement = query(SQL).bind(queue).bind(paused);
+    store.execute(statement).await.map(drop)
+}
+
+pub(super) async fn set_queue_rate(
+    store: &PgStore,
+    queue: &str,
+    rate: Option<RateLimit>,
+) -> StoreResult<()> {
+    const SQL: &str = "
+        INSERT INTO limits (kind, name, cap, rate_count, rate_seconds) VALUES ('queue', $1, 1000, $2, $3)
+        ON CONFLICT (kind, name) DO UPDATE
+            SET rate_count = excluded.rate_count, rate_seconds = excluded.rate_seconds, rate_full_at = NULL";
+    let statement = query(SQL)
+        .bind(queue)
+        .bind(rate.map(RateLimit::count))
+        .bind(rate.map(RateLimit::seconds));
+    store.execute(statement).await.map(drop)
+}
+
+pub(super) async fn parallelism(store: &PgStore) -> StoreResult<(Option<i64>, i64)> {
+    const SQL: &str = "
+        SELECT (SELECT cap FROM limits WHERE kind = $1 AND name = $2) AS cap,
+               (SELECT COALESCE(sum(active_tasks), 0)::bigint FROM dag_runs WHERE ended_at IS NULL) AS active";
+    let (kind, name) = LimitKey::Parallelism.columns();
+    match store.optional(query(SQL).bind(kind).bind(name)).await? {
+        Some(row) => Ok((get(&row, "cap")?, get(&row, "active")?)),
+        None => Ok((None, 0)),
+    }
+}
+
+pub(super) async fn set_parallelism(store: &PgStore, cap: Option<i64>) -> StoreResult<()> {
+    const SET: &str = "
+        INSERT INTO limits (kind, name, cap) VALUES ($1, $2, $3)
+        ON CONFLICT (kind, name) DO UPDATE SET cap = excluded.cap";
+    const LIFT: &str = "DELETE FROM limits WHERE kind = $1 AND name = $2";
+    let (kind, name) = LimitKey::Parallelism.columns();
+    let statement = match cap {
+        Some(cap) => query(SET).bind(kind).bind(name).bind(cap),
+        None => query(LIFT).bind(kind).bind(name),
+    };
     store.execute(statement).await.map(drop)
 }
 

@@ -34,12 +34,15 @@ lanes AS (
           AND (t.limit_lane, t.pool, t.queue, t.pool_slots) > (o.limit_lane, o.pool, o.queue, o.pool_slots)
         ORDER BY t.limit_lane, t.pool, t.queue, t.pool_slots LIMIT 1) l
 ),
+-- A queue whose bucket of tokens is not full has what is in it (a full one: `share` and the engine bound it).
 -- A negative cap is none. A pool must exist; other limits' rows are made when first needed, a queue's with cap 1000.
 free AS (
     SELECT n.*,
         CASE WHEN p.cap < 0 THEN 2147483647 ELSE p.cap - p.used END AS pool_free,
-        CASE WHEN q.paused THEN 0 WHEN q.cap IS NULL THEN 1000 WHEN q.cap < 0 THEN 2147483647
-             ELSE q.cap - q.used END AS queue_free,
+        CASE WHEN q.paused THEN 0 WHEN q.cap IS NULL THEN 1000
+             WHEN q.rate_full_at > now() THEN LEAST(CASE WHEN q.cap < 0 THEN 2147483647 ELSE q.cap - q.used END,
+                 floor(q.rate_count - EXTRACT(EPOCH FROM q.rate_full_at - now()) * q.rate_count / q.rate_seconds)::bigint)
+             WHEN q.cap < 0 THEN 2147483647 ELSE q.cap - q.used END AS queue_free,
         CASE WHEN d.cap IS NULL OR d.cap < 0 THEN 2147483647 ELSE d.cap - d.used END AS dag_task_free,
         CASE WHEN i.cap IS NULL OR i.cap < 0 THEN 2147483647 ELSE i.cap - i.used END AS run_task_free
     FROM lanes n

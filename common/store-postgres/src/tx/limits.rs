@@ -2,7 +2,8 @@
 
 use super::PgTx;
 use crate::{Statement, bind::column, rows::get};
-use gristmill_common::ids::RunPk;
+use chrono::{DateTime, Utc};
+use gristmill_common::{ids::RunPk, limit::QueueRate};
 use gristmill_store::{LimitKey, LimitRow, StoreResult};
 use sqlx::{postgres::PgRow, query};
 use std::collections::{BTreeMap, HashMap};
@@ -62,7 +63,7 @@ pub(super) async fn lock_and_look(
     // The keys are rows of the index's order; an IN over a subselect keeps the sort on the locked table itself. With no
     // exceptions given (null) the look answers false.
     const SQL: &str = "
-        SELECT l.kind, l.name, l.cap, l.used, l.paused,
+        SELECT l.kind, l.name, l.cap, l.used, l.paused, l.rate_count, l.rate_seconds, l.rate_full_at,
                (SELECT EXISTS (SELECT FROM dag_runs WHERE can_dispatch AND pk <> ALL ($3))) AS others
         FROM limits l
         WHERE (l.kind, l.name) IN (SELECT v.kind, v.name FROM unnest($1::text[], $2::text[]) AS v (kind, name))
@@ -80,11 +81,15 @@ pub(super) async fn lock_and_look(
         Some(row) => get(row, "others")?,
         None => false,
     };
-    Ok((rows_of(keys, &found)?, others))
+    Ok((rows_of(keys, &found, tx.now)?, others))
 }
 
 /// Rows of limits that were asked for by key.
-pub(crate) fn rows_of(keys: &[LimitKey], found: &[PgRow]) -> StoreResult<Vec<LimitRow>> {
+pub(crate) fn rows_of(
+    keys: &[LimitKey],
+    found: &[PgRow],
+    now: DateTime<Utc>,
+) -> StoreResult<Vec<LimitRow>> {
     let columns: Vec<_> = keys.iter().map(|key| (key.columns(), key)).collect();
     let by_columns: HashMap<(&str, &str), &LimitKey> = columns
         .iter()
@@ -98,6 +103,12 @@ pub(crate) fn rows_of(keys: &[LimitKey], found: &[PgRow]) -> StoreResult<Vec<Lim
                 cap: get(row, "cap")?,
                 used: get(row, "used")?,
                 paused: get(row, "paused")?,
+                rate: QueueRate::read(
+                    get(row, "rate_count")?,
+                    get(row, "rate_seconds")?,
+                    get(row, "rate_full_at")?,
+                    now,
+                ),
             });
         }
     }
@@ -163,4 +174,40 @@ pub(super) async fn spend(tx: &mut PgTx, changes: &[(LimitKey, i64)]) -> StoreRe
         Some(error) => Err(tx.corrupt(error)),
         None => Ok(()),
     }
+}
+
+/// The bucket is full again so much later: see `RateLimit::take`.
+pub(super) async fn take_tokens(tx: &mut PgTx, queues: &[(String, i64)]) -> StoreResult<()> {
+    const SQL: &str = "
+        UPDATE limits l
+        SET rate_full_at = GREATEST(COALESCE(l.rate_full_at, $3), $3)
+            + ((v.n * l.rate_seconds * 1000000 + l.rate_count - 1) / l.rate_count) * interval '1 microsecond'
+        FROM unnest($1::text[], $2::bigint[]) AS v (name, n)
+        WHERE l.kind = 'queue' AND l.name = v.name AND l.rate_count IS NOT NULL";
+    let statement = query(SQL)
+        .bind(column(queues, |(name, _)| name.as_str()))
+        .bind(column(queues, |(_, n)| *n))
+        .bind(tx.now);
+    tx.execute(statement).await.map(drop)
+}
+
+pub(super) async fn active_tasks(tx: &mut PgTx, except: &[RunPk]) -> StoreResult<i64> {
+    const SQL: &str = "
+        SELECT COALESCE(sum(active_tasks), 0)::bigint AS active FROM dag_runs
+        WHERE ended_at IS NULL AND pk <> ALL ($1::bigint[])";
+    let statement = query(SQL).bind(column(except, |run| run.0));
+    match tx.optional(statement).await? {
+        Some(row) => get(&row, "active"),
+        None => Ok(0),
+    }
+}
+
+pub(super) async fn cap_run_keys(tx: &mut PgTx, dag_id: &str, cap: i64) -> StoreResult<()> {
+    // All names that begin with the DAG's, by the index: '0' follows '/'.
+    const SQL: &str = "
+        UPDATE limits SET cap = $2
+        WHERE kind = 'dag_run_key' AND name >= $1 || '/' AND name < $1 || '0' AND cap <> $2";
+    tx.execute(query(SQL).bind(dag_id).bind(cap))
+        .await
+        .map(drop)
 }

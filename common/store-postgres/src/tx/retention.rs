@@ -44,6 +44,11 @@ pub(super) async fn delete_old(
     tx.execute(query(OLD_WORKERS).bind(yesterday)).await?;
     tx.execute(query("DELETE FROM barriers WHERE applied_at < $1").bind(yesterday))
         .await?;
+    // Of keys that no run has at the moment.
+    tx.execute(query(
+        "DELETE FROM limits WHERE kind = 'dag_run_key' AND used = 0",
+    ))
+    .await?;
     tx.execute(query("DELETE FROM components WHERE heartbeat_at < $1").bind(yesterday))
         .await?;
     // The runs that an event made, and the queues that it stands in, let go of it by cascade.

@@ -9,7 +9,7 @@ use crate::{
 };
 use chrono::TimeDelta;
 use gristmill_common::{ids::RunPk, row::RunRow};
-use gristmill_store::{NewRun, StoreError, StoreResult};
+use gristmill_store::{NewRun, RunKeyNote, StoreError, StoreResult};
 use sqlx::{postgres::PgRow, query};
 use std::collections::HashMap;
 
@@ -174,6 +174,9 @@ pub(super) async fn startable(tx: &mut PgTx, max: i64) -> StoreResult<Vec<RunPk>
         CROSS JOIN LATERAL (
             SELECT q.pk, q.run_after FROM dag_runs q
             WHERE q.state = 'queued' AND q.backfill_id IS NULL AND q.dag_id = w.dag_id AND q.run_after <= $1
+              AND (q.waits_for_key IS NULL OR NOT EXISTS (
+                  SELECT FROM limits k WHERE k.kind = 'dag_run_key' AND k.name = q.dag_id || '/' || q.waits_for_key
+                                         AND k.cap >= 0 AND k.used >= k.cap))
             ORDER BY q.run_after, q.pk
             LIMIT CASE WHEN COALESCE(l.cap, d.max_active_runs) < 0 THEN $2
                        ELSE LEAST($2, GREATEST(COALESCE(l.cap, d.max_active_runs) - COALESCE(l.used, 0), 0)) END) r
@@ -185,10 +188,40 @@ pub(super) async fn startable(tx: &mut PgTx, max: i64) -> StoreResult<Vec<RunPk>
         JOIN limits l ON l.kind = 'backfill' AND l.name = b.id::text
         CROSS JOIN LATERAL (
             SELECT q.pk, q.run_after FROM dag_runs q WHERE q.state = 'queued' AND q.backfill_id = b.id
+              AND (q.waits_for_key IS NULL OR NOT EXISTS (
+                  SELECT FROM limits k WHERE k.kind = 'dag_run_key' AND k.name = q.dag_id || '/' || q.waits_for_key
+                                         AND k.cap >= 0 AND k.used >= k.cap))
             ORDER BY q.pk LIMIT LEAST($2, GREATEST(l.cap - l.used, 0))) r
         ORDER BY run_after, pk
         LIMIT $2";
     pks(&tx.all(query(SQL).bind(tx.now).bind(max)).await?)
+}
+
+pub(super) async fn set_keys(tx: &mut PgTx, keys: &[RunKeyNote]) -> StoreResult<()> {
+    const SQL: &str = "
+        UPDATE dag_runs r
+        SET concurrency_key = v.key, waits_for_key = CASE WHEN v.waits THEN v.key END
+        FROM unnest($1::bigint[], $2::text[], $3::boolean[]) AS v (pk, key, waits)
+        WHERE r.pk = v.pk";
+    let statement = query(SQL)
+        .bind(column(keys, |k| k.run.0))
+        .bind(column(keys, |k| text(&k.key)))
+        .bind(column(keys, |k| k.waits));
+    tx.execute(statement).await.map(drop)
+}
+
+pub(super) async fn running_with_key(
+    tx: &mut PgTx,
+    dag_id: &str,
+    key: &str,
+) -> StoreResult<Vec<(RunPk, bool)>> {
+    const SQL: &str = "
+        SELECT pk, stop_reason IS NOT NULL AS stopping FROM dag_runs
+        WHERE ended_at IS NULL AND state = 'running' AND dag_id = $1 AND concurrency_key = $2 ORDER BY started_at, pk";
+    let rows = tx.all(query(SQL).bind(dag_id).bind(text(key))).await?;
+    rows.iter()
+        .map(|row| Ok((RunPk(get(row, "pk")?), get(row, "stopping")?)))
+        .collect()
 }
 
 fn pks(rows: &[PgRow]) -> StoreResult<Vec<RunPk>> {

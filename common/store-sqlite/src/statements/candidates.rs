@@ -18,7 +18,7 @@ use std::{
 /// or task without a row has no limit. A run that is being stopped starts nothing.
 ///
 /// `lanes` jumps from one to the next in the index: from beyond the last number of slots (`>` would read the whole lane before
-/// it), and with a `+` (by which a column has no affinity; with one of its own the index is not used).
+/// it), and with a `+` (by which a column has no affinity; with one of its own the index is not used). ?1: now, in microseconds; a queue whose bucket of tokens is not full has what is in it.
 const LANES: &str = "
 WITH RECURSIVE lanes (run, dag_id, room, head) AS (
     SELECT r.pk, r.dag_id, r.max_active_tasks - r.active_tasks,
@@ -36,7 +36,10 @@ WITH RECURSIVE lanes (run, dag_id, room, head) AS (
 SELECT json_array(h.pk, l.run, h.priority_weight, h.scheduled_at, l.room, l.dag_id, h.task_idx, h.task_id, h.map_index,
     h.pool, h.pool_slots, h.queue,
     (SELECT CASE WHEN cap < 0 THEN NULL ELSE cap - used END FROM limits WHERE kind = 'pool' AND name = h.pool),
-    (SELECT CASE WHEN paused = 1 THEN 0 WHEN cap < 0 THEN NULL ELSE cap - used END FROM limits
+    (SELECT CASE WHEN paused = 1 THEN 0
+            WHEN rate_full_at > ?1 THEN min(CASE WHEN cap < 0 THEN 2147483647 ELSE cap - used END,
+                rate_count - ((rate_full_at - ?1) * rate_count + rate_seconds * 1000000 - 1) / (rate_seconds * 1000000))
+            WHEN cap < 0 THEN NULL ELSE cap - used END FROM limits
         WHERE kind = 'queue' AND name = h.queue),
     (SELECT CASE WHEN cap < 0 THEN NULL ELSE cap - used END FROM limits
         WHERE kind = 'task' AND name = l.dag_id || '/' || h.task_id),
@@ -137,7 +140,7 @@ fn left<K: Hash + Eq>(map: &mut HashMap<K, i64>, key: K, free: Option<i64>) -> O
 
 impl Session {
     pub(crate) async fn ready_candidates(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>> {
-        let lanes: Vec<Lane> = self.rows(LANES, args![]).await?;
+        let lanes: Vec<Lane> = self.rows(LANES, args![self.now]).await?;
         let mut ready: Vec<(Rank, &Lane)> = Vec::new();
         for lane in &lanes {
             let share = lane.share(max);

@@ -1,8 +1,12 @@
 //! Limits, and pools, which are limits with a description.
 
 use crate::{
-    codec::{Flag, encode},
+    codec::{Flag, Micros, encode, time},
     session::{Session, args},
+};
+use gristmill_common::{
+    ids::RunPk,
+    limit::{QueueRate, RateLimit},
 };
 use gristmill_store::{LimitKey, LimitRow, PoolRow, StoreError, StoreResult};
 use serde::Deserialize;
@@ -39,7 +43,7 @@ impl Session {
     /// The limits that exist, in the order of their columns.
     pub(crate) async fn limits(&mut self, keys: &[LimitKey]) -> StoreResult<Vec<LimitRow>> {
         const SQL: &str = "
-            SELECT json_array(l.kind, l.name, l.cap, l.used, l.paused)
+            SELECT json_array(l.kind, l.name, l.cap, l.used, l.paused, l.rate_count, l.rate_seconds, l.rate_full_at)
             FROM jsonb_each(?1) AS k CROSS JOIN limits AS l ON l.kind = k.value ->> 0 AND l.name = k.value ->> 1
             ORDER BY l.kind, l.name";
         #[derive(Deserialize)]
@@ -49,6 +53,9 @@ impl Session {
             cap: i64,
             used: i64,
             paused: Flag,
+            rate_count: Option<i64>,
+            rate_seconds: Option<i64>,
+            rate_full_at: Option<Micros>,
         }
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -69,6 +76,12 @@ impl Session {
                     cap: r.cap,
                     used: r.used,
                     paused: r.paused.0,
+                    rate: QueueRate::read(
+                        r.rate_count,
+                        r.rate_seconds,
+                        time(r.rate_full_at),
+                        self.now,
+                    ),
                 })
             })
             .collect())
@@ -108,6 +121,59 @@ impl Session {
             "a limit that was locked cannot be changed: {}",
             refused.join(", ")
         )))
+    }
+
+    /// The bucket is full again so much later: see `RateLimit::take`.
+    pub(crate) async fn take_tokens(&mut self, queues: &[(String, i64)]) -> StoreResult<()> {
+        const SQL: &str = "
+            UPDATE limits SET rate_full_at = max(coalesce(rate_full_at, ?2), ?2)
+                + ((q.value ->> 1) * rate_seconds * 1000000 + rate_count - 1) / rate_count
+            FROM jsonb_each(?1) AS q
+            WHERE kind = 'queue' AND name = q.value ->> 0 AND rate_count IS NOT NULL";
+        self.execute(SQL, args![encode(queues)?, self.now]).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn set_queue_rate(
+        &mut self,
+        queue: &str,
+        rate: Option<RateLimit>,
+    ) -> StoreResult<()> {
+        const SQL: &str = "
+            INSERT INTO limits (kind, name, cap, rate_count, rate_seconds) VALUES ('queue', ?1, 1000, ?2, ?3)
+            ON CONFLICT (kind, name) DO UPDATE
+                SET rate_count = excluded.rate_count, rate_seconds = excluded.rate_seconds, rate_full_at = NULL";
+        let (count, seconds) = (rate.map(RateLimit::count), rate.map(RateLimit::seconds));
+        self.execute(SQL, args![queue, count, seconds]).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn active_tasks(&mut self, except: &[RunPk]) -> StoreResult<i64> {
+        const SQL: &str = "
+            SELECT json_array(coalesce(sum(active_tasks), 0)) FROM dag_runs
+            WHERE state = 'running' AND pk NOT IN (SELECT value FROM jsonb_each(?1))";
+        let (active,) = self.one(SQL, args![encode(except)?]).await?;
+        Ok(active)
+    }
+
+    pub(crate) async fn parallelism(&mut self) -> StoreResult<(Option<i64>, i64)> {
+        const SQL: &str = "SELECT json_array(cap) FROM limits WHERE kind = ?1 AND name = ?2";
+        let (kind, name) = LimitKey::Parallelism.columns();
+        let cap: Option<(i64,)> = self.row(SQL, args![kind, name]).await?;
+        Ok((cap.map(|(cap,)| cap), self.active_tasks(&[]).await?))
+    }
+
+    pub(crate) async fn set_parallelism(&mut self, cap: Option<i64>) -> StoreResult<()> {
+        const SET: &str = "
+            INSERT INTO limits (kind, name, cap) VALUES (?1, ?2, ?3)
+            ON CONFLICT (kind, name) DO UPDATE SET cap = excluded.cap";
+        const LIFT: &str = "DELETE FROM limits WHERE kind = ?1 AND name = ?2";
+        let (kind, name) = LimitKey::Parallelism.columns();
+        match cap {
+            Some(cap) => self.execute(SET, args![kind, name, cap]).await?,
+            None => self.execute(LIFT, args![kind, name]).await?,
+        };
+        Ok(())
     }
 
     pub(crate) async fn pools(&mut self) -> StoreResult<Vec<PoolRow>> {

@@ -5,6 +5,7 @@ use crate::{
     codec::{Flag, Micros, encode, time},
     session::{Session, args},
 };
+use gristmill_common::limit::RateLimit;
 use gristmill_store::{PoolUse, QueueCounts, StoreResult};
 use serde::Deserialize;
 
@@ -28,7 +29,8 @@ impl Session {
                     WHERE state = 'failed' AND infra_losses > 0 GROUP BY queue
                 )
             SELECT json_array(q.name, coalesce(live.scheduled, 0), coalesce(live.queued, 0),
-                coalesce(live.running, 0), live.oldest, coalesce(l.paused, 0), coalesce(dead.n, 0))
+                coalesce(live.running, 0), live.oldest, coalesce(l.paused, 0), l.rate_count, l.rate_seconds,
+                coalesce(dead.n, 0))
             FROM (SELECT name FROM limits WHERE kind = 'queue' UNION SELECT queue FROM live) AS q
             LEFT JOIN live ON live.queue = q.name
             LEFT JOIN dead ON dead.queue = q.name
@@ -42,6 +44,8 @@ impl Session {
             running: i64,
             oldest: Option<Micros>,
             paused: Flag,
+            rate_count: Option<i64>,
+            rate_seconds: Option<i64>,
             dead: i64,
         }
         let records: Vec<Record> = self.rows(SQL, args![]).await?;
@@ -54,6 +58,10 @@ impl Session {
                 running: r.running,
                 oldest_ready_at: time(r.oldest),
                 paused: r.paused.0,
+                rate_limit: r
+                    .rate_count
+                    .zip(r.rate_seconds)
+                    .and_then(|(count, seconds)| RateLimit::new(count, seconds)),
                 dead: r.dead,
             })
             .collect())

@@ -35,6 +35,12 @@ impl Session {
         self.delete_leavings(runs.iter().map(|(pk, ..)| *pk).collect())
             .await?;
         self.execute(WORKERS, args![day_ago]).await?;
+        // Of keys that no run has at the moment.
+        self.execute(
+            "DELETE FROM limits WHERE kind = 'dag_run_key' AND used = 0",
+            args![],
+        )
+        .await?;
         self.execute("DELETE FROM barriers WHERE applied_at < ?1", args![day_ago])
             .await?;
         self.execute(

@@ -9,7 +9,7 @@ use gristmill_common::{
     row::{RunRow, RunType},
     state::RunState,
 };
-use gristmill_store::{NewRun, StoreError, StoreResult};
+use gristmill_store::{NewRun, RunKeyNote, StoreError, StoreResult};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -19,7 +19,7 @@ macro_rules! run_row {
         "json_array(r.pk, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.triggered_by, r.backfill_id, r.logical_date, \
          r.data_interval_start, r.data_interval_end, r.run_after, r.queued_at, r.started_at, r.ended_at, r.conf, \
          r.params, r.note, r.cancelled, r.stop_reason, r.max_active_tasks, r.active_tasks, r.ready_tasks, \
-         r.unfinished_tasks, r.failed_leaves)"
+         r.unfinished_tasks, r.failed_leaves, r.concurrency_key)"
     };
 }
 pub(super) use run_row;
@@ -51,6 +51,7 @@ pub(super) struct RunRecord {
     ready_tasks: i32,
     unfinished_tasks: i32,
     failed_leaves: i32,
+    concurrency_key: Option<String>,
 }
 
 impl From<RunRecord> for RunRow {
@@ -81,6 +82,7 @@ impl From<RunRecord> for RunRow {
             ready_tasks: r.ready_tasks,
             unfinished_tasks: r.unfinished_tasks,
             failed_leaves: r.failed_leaves,
+            concurrency_key: r.concurrency_key,
         }
     }
 }
@@ -193,11 +195,52 @@ impl Session {
                     AND l.name = coalesce(CAST(r.backfill_id AS TEXT), r.dag_id)
                 WHERE r.state = 'queued' AND d.is_paused = 0 AND (l.cap < 0 OR l.used < l.cap)
                     AND (r.backfill_id IS NULL AND r.run_after <= ?1 OR b.is_paused = 0)
+                    AND (r.waits_for_key IS NULL OR NOT EXISTS (
+                        SELECT 1 FROM limits AS k
+                        WHERE k.kind = 'dag_run_key' AND k.name = r.dag_id || '/' || r.waits_for_key
+                            AND k.cap >= 0 AND k.used >= k.cap))
             )
             WHERE cap < 0 OR nth <= cap - used
             ORDER BY run_after, pk LIMIT ?2";
         let keys: Vec<(RunPk,)> = self.rows(SQL, args![self.now, max]).await?;
         Ok(keys.into_iter().map(|(pk,)| pk).collect())
+    }
+
+    pub(crate) async fn set_run_keys(&mut self, keys: &[RunKeyNote]) -> StoreResult<()> {
+        const SQL: &str = "
+            UPDATE dag_runs SET concurrency_key = v.value ->> 1,
+                waits_for_key = CASE WHEN v.value ->> 2 THEN v.value ->> 1 END
+            FROM jsonb_each(?1) AS v WHERE pk = v.value ->> 0";
+        let rows: Vec<_> = keys
+            .iter()
+            .map(|note| (note.run, &note.key, Flag(note.waits)))
+            .collect();
+        self.execute(SQL, args![encode(&rows)?]).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn running_with_key(
+        &mut self,
+        dag_id: &str,
+        key: &str,
+    ) -> StoreResult<Vec<(RunPk, bool)>> {
+        const SQL: &str = "
+            SELECT json_array(pk, stop_reason IS NOT NULL) FROM dag_runs
+            WHERE state = 'running' AND dag_id = ?1 AND concurrency_key = ?2 ORDER BY started_at, pk";
+        let rows: Vec<(RunPk, Flag)> = self.rows(SQL, args![dag_id, key]).await?;
+        Ok(rows
+            .into_iter()
+            .map(|(run, stopping)| (run, stopping.0))
+            .collect())
+    }
+
+    pub(crate) async fn cap_run_keys(&mut self, dag_id: &str, cap: i64) -> StoreResult<()> {
+        // All names that begin with the DAG's, by the index: '0' follows '/'.
+        const SQL: &str = "
+            UPDATE limits SET cap = ?2
+            WHERE kind = 'dag_run_key' AND name >= ?1 || '/' AND name < ?1 || '0' AND cap <> ?2";
+        self.execute(SQL, args![dag_id, cap]).await?;
+        Ok(())
     }
 
     pub(crate) async fn update_runs(&mut self, runs: &[RunRow]) -> StoreResult<()> {

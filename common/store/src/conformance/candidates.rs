@@ -286,3 +286,28 @@ pub async fn others_wait_outside_the_excepted<B: Backend>(store: B) {
     );
     assert!(candidates(&bed, 10).await.is_empty());
 }
+
+pub async fn a_queue_without_tokens_hides_nothing<B: Backend>(store: B) {
+    let bed = Bed::new(store).await;
+    bed.set_queue_rate("paced", "3/d".parse().ok())
+        .await
+        .unwrap();
+    let dag = bed.dag("d").await;
+    let mut tis = mapped(0, 30, |ti| {
+        (ti.queue, ti.priority_weight) = ("paced".to_owned(), 9);
+    });
+    tis.extend(mapped(1, 2, |_| {}));
+    let (_, keys) = bed.running(&dag, "r", tis).await;
+    let mut tx = bed.tx().await;
+    tx.lock_limits(&[LimitKey::queue("paced")]).await.unwrap();
+    tx.take_tokens(&[("paced".to_owned(), 1)]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(
+        candidates(&bed, 100).await,
+        [keys[0], keys[1], keys[30], keys[31]]
+    );
+    let mut tx = bed.tx().await;
+    tx.take_tokens(&[("paced".to_owned(), 2)]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(candidates(&bed, 100).await, keys[30..]);
+}

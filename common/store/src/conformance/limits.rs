@@ -72,6 +72,7 @@ pub async fn rows_are_ensured_not_reset<B: Backend>(store: B) {
             cap,
             used: 0,
             paused: false,
+            rate: None,
         })
         .collect();
     assert_eq!(locked, expected, "in the order of their columns");
@@ -237,4 +238,86 @@ pub async fn queues_are_paused_and_capped<B: Backend>(store: B) {
     // A queue that nobody knew is made with the default cap.
     bed.set_queue_paused("new", false).await.unwrap();
     assert_eq!(row(&bed, &LimitKey::queue("new")).await.cap, 1000);
+}
+
+pub async fn a_rate_is_spent_by_token<B: Backend>(store: B) {
+    let bed = Bed::new(store).await;
+    let key = LimitKey::queue("paced");
+    let take = async |n: i64| {
+        let mut tx = bed.tx().await;
+        let locked = tx.lock_limits(std::slice::from_ref(&key)).await.unwrap();
+        tx.take_tokens(&[("paced".to_owned(), n)]).await.unwrap();
+        tx.commit().await.unwrap();
+        locked[0].rate.map(|rate| rate.tokens)
+    };
+    bed.set_queue_rate("paced", "10/d".parse().ok())
+        .await
+        .unwrap();
+    let fresh = row(&bed, &key).await;
+    assert_eq!((fresh.cap, fresh.free()), (1000, 10));
+    // Less than a token flows in while this runs.
+    assert_eq!(take(4).await, Some(10));
+    assert_eq!(take(6).await, Some(6));
+    assert_eq!(take(1).await, Some(0));
+    let spent = row(&bed, &key).await;
+    assert_eq!((spent.free(), spent.room()), (0, 1000));
+    let counts = bed.queue_counts().await.unwrap();
+    let listed = counts.iter().find(|counts| counts.queue == "paced");
+    let rate = listed.and_then(|counts| counts.rate_limit).unwrap();
+    assert_eq!(rate.to_string(), "10/d");
+
+    // A new rate acts at once, and none means none.
+    bed.set_queue_rate("paced", "7/s".parse().ok())
+        .await
+        .unwrap();
+    assert_eq!(row(&bed, &key).await.free(), 7);
+    bed.set_queue_rate("paced", None).await.unwrap();
+    let lifted = row(&bed, &key).await;
+    assert_eq!((lifted.rate, lifted.free()), (None, 1000));
+    assert_eq!(take(1).await, None);
+}
+
+pub async fn fifty_takers_never_exceed_the_rate<B: Backend>(store: B) {
+    let bed = Bed::new(store).await;
+    bed.set_queue_rate("paced", "20/d".parse().ok())
+        .await
+        .unwrap();
+    let takers = (0..50).map(|_| {
+        let bed = bed.clone();
+        tokio::spawn(async move {
+            let mut tx = bed.tx().await;
+            let key = LimitKey::queue("paced");
+            let locked = tx.lock_limits(&[key]).await.unwrap();
+            if locked[0].free() == 0 {
+                return 0;
+            }
+            tx.take_tokens(&[("paced".to_owned(), 1)]).await.unwrap();
+            tx.commit().await.unwrap();
+            1
+        })
+    });
+    let taken: i64 = join_all(takers).await.into_iter().map(Result::unwrap).sum();
+    assert_eq!(taken, 20);
+}
+
+pub async fn parallelism_counts_all_runs<B: Backend>(store: B) {
+    let bed = Bed::new(store).await;
+    assert_eq!(bed.parallelism().await.unwrap(), (None, 0));
+    let dag = bed.dag("d").await;
+    let (first, _) = bed.running(&dag, "a", vec![]).await;
+    let (second, _) = bed.running(&dag, "b", vec![]).await;
+    bed.edit_run(first, |run| run.active_tasks = 3).await;
+    bed.edit_run(second, |run| run.active_tasks = 4).await;
+    bed.set_parallelism(Some(9)).await.unwrap();
+    assert_eq!(bed.parallelism().await.unwrap(), (Some(9), 7));
+    bed.set_parallelism(Some(0)).await.unwrap();
+    assert_eq!(bed.parallelism().await.unwrap(), (Some(0), 7));
+    let mut tx = bed.tx().await;
+    let locked = tx.lock_limits(&[LimitKey::Parallelism]).await.unwrap();
+    assert_eq!((locked[0].cap, locked[0].used), (0, 0));
+    assert_eq!(tx.active_tasks(&[]).await.unwrap(), 7);
+    assert_eq!(tx.active_tasks(&[first]).await.unwrap(), 4);
+    drop(tx);
+    bed.set_parallelism(None).await.unwrap();
+    assert_eq!(bed.parallelism().await.unwrap(), (None, 7));
 }

@@ -277,6 +277,7 @@ pub async fn queues_are_counted<B: Backend>(store: B) {
         running: 1,
         oldest_ready_at: Some(oldest),
         paused: false,
+        rate_limit: None,
         dead: 1,
     };
     assert_eq!(of("q"), Some(&expected));

@@ -1,8 +1,8 @@
 //! Which queued runs may start.
 
 use super::bed::{Bed, after, manual_run, spec, version_of};
-use crate::{Backend, LimitKey, NewRun, Tx};
-use gristmill_common::ids::RunPk;
+use crate::{Backend, LimitKey, NewRun, RunKeyNote, Tx};
+use gristmill_common::{ids::RunPk, state::RunState};
 
 async fn startable<B: Backend>(bed: &Bed<B>, max: i64) -> Vec<RunPk> {
     bed.tx().await.startable_runs(max).await.unwrap()
@@ -72,4 +72,63 @@ pub async fn paused_dags_and_later_runs_wait<B: Backend>(store: B) {
     bed.end_run(running, after(0)).await;
     bed.set_paused("paused", false).await.unwrap();
     assert_eq!(startable(&bed, 10).await.len(), 2);
+}
+
+pub async fn a_full_key_hides_no_other_run<B: Backend>(store: B) {
+    let bed = Bed::new(store).await;
+    let dag = bed.dag("d").await;
+    let mut runs = Vec::new();
+    for name in ["a", "b", "c"] {
+        runs.push(bed.insert_run(&manual_run(&dag, name)).await);
+    }
+    let limit = LimitKey::RunKey {
+        dag_id: "d".to_owned(),
+        key: "k_m/1".to_owned(),
+    };
+    let note = |run, key: &str, waits| RunKeyNote {
+        run,
+        key: key.to_owned(),
+        waits,
+    };
+    let mut tx = bed.tx().await;
+    tx.ensure_limits(&[(limit.clone(), 1)], false)
+        .await
+        .unwrap();
+    tx.spend_limits(&[(limit.clone(), 1)]).await.unwrap();
+    let notes = [
+        note(runs[0], "k_m/1", true),
+        note(runs[1], "k_m/1", false),
+        note(runs[2], "other", true),
+    ];
+    tx.set_run_keys(&notes).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(startable(&bed, 10).await, [runs[1], runs[2]]);
+    let row = bed.run("d", "a").await.unwrap().unwrap();
+    assert_eq!(row.concurrency_key.as_deref(), Some("k_m/1"));
+
+    // More room, for this DAG's keys only, lets it go on.
+    let mut tx = bed.tx().await;
+    tx.cap_run_keys("d_", 9).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(startable(&bed, 10).await, [runs[1], runs[2]]);
+    let mut tx = bed.tx().await;
+    tx.cap_run_keys("d", 2).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(startable(&bed, 10).await, runs);
+
+    // Who runs with a key, oldest first.
+    bed.edit_run(runs[1], |run| {
+        run.state = RunState::Running;
+        run.started_at = Some(after(-10));
+    })
+    .await;
+    bed.edit_run(runs[0], |run| {
+        run.state = RunState::Running;
+        run.started_at = Some(after(-5));
+        run.stop_reason = Some("cancelled".to_owned());
+    })
+    .await;
+    let mut tx = bed.tx().await;
+    let running = tx.running_with_key("d", "k_m/1").await.unwrap();
+    assert_eq!(running, [(runs[1], false), (runs[0], true)]);
 }

@@ -50,6 +50,10 @@ pub(crate) async fn deploy<B: Backend>(
     }));
     limits.sort_unstable();
     tx.ensure_limits(&limits, true).await?;
+    if let Some(shared) = &spec.concurrency {
+        tx.cap_run_keys(&spec.dag_id, i64::from(shared.limit))
+            .await?;
+    }
     tx.commit().await?;
     Ok((version, is_new))
 }

@@ -2,7 +2,7 @@
 
 use super::{assets, endings};
 use crate::{
-    LimitKey, StoreError, StoreResult, Tx,
+    LimitKey, LimitRow, StoreError, StoreResult, Tx,
     records::{NewAssetEvent, NewTi, OutDispatch, TiWrite, Writes},
     store::{Applied, DispatchContext, EndedRun},
 };
@@ -223,6 +223,9 @@ async fn dispatch<T: Tx>(
         limits = tx.lock_limits(&keys).await?;
     }
     let ready = if others_wait { &[] } else { ready };
+    if !ready.is_empty() {
+        count_active(tx, ws, &mut limits).await?;
+    }
     let now = ws.now;
     let claim_by = now
         + chrono::Duration::from_std(context.claim_window).unwrap_or(chrono::Duration::minutes(5));
@@ -240,6 +243,7 @@ async fn dispatch<T: Tx>(
             ..Sent::default()
         });
     }
+    take_tokens(tx, ws, &out, &limits).await?;
     let mut outbox = compose(tx, ws, &out, context).await?;
     let undeliverable = outbox.len() < out.len();
     if fault::misbehaves("lose-message") {
@@ -251,6 +255,61 @@ async fn dispatch<T: Tx>(
         others_wait,
         ask_again,
     })
+}
+
+/// Where the deployment's parallelism is limited: what is used of it. Its row is locked, so nobody dispatches meanwhile.
+async fn count_active<T: Tx>(
+    tx: &mut T,
+    ws: &WorkingSet,
+    limits: &mut [LimitRow],
+) -> StoreResult<()> {
+    let is_it = |limit: &&mut LimitRow| limit.key == LimitKey::Parallelism;
+    let Some(limit) = limits.iter_mut().find(is_it) else {
+        return Ok(());
+    };
+    let runs = ws.run_keys();
+    let elsewhere = tx.active_tasks(&runs).await?;
+    let here: i64 = runs
+        .iter()
+        .filter_map(|run| ws.run(*run))
+        .map(|run| i64::from(run.active_tasks))
+        .sum();
+    limit.used = elsewhere + here;
+    Ok(())
+}
+
+/// Each dispatch takes a token of its queue, where that has a rate.
+async fn take_tokens<T: Tx>(
+    tx: &mut T,
+    ws: &WorkingSet,
+    out: &[TiPk],
+    limits: &[LimitRow],
+) -> StoreResult<()> {
+    let mut taken: BTreeMap<&str, i64> = limits
+        .iter()
+        .filter(|limit| limit.rate.is_some())
+        .filter_map(|limit| match &limit.key {
+            LimitKey::Queue { name } => Some((name.as_str(), 0)),
+            _ => None,
+        })
+        .collect();
+    if taken.is_empty() {
+        return Ok(());
+    }
+    for row in out.iter().filter_map(|ti| ws.ti(*ti)) {
+        if let Some(taken) = taken.get_mut(row.queue.as_str()) {
+            *taken += 1;
+        }
+    }
+    let taken: Vec<(String, i64)> = taken
+        .into_iter()
+        .filter(|(_, n)| *n > 0)
+        .map(|(queue, n)| (queue.to_owned(), n))
+        .collect();
+    match taken.is_empty() {
+        true => Ok(()),
+        false => tx.take_tokens(&taken).await,
+    }
 }
 
 /// Makes the messages of what was dispatched. An instance whose message cannot be made fails with the reason.

@@ -3,16 +3,17 @@
 use super::{
     finish::{Candidates, finish},
     lock_and_load,
+    shared::{self, Held},
 };
 use crate::{
-    Backend, LimitKey, StoreResult, Tx,
+    Backend, LimitKey, LimitRow, StoreResult, Tx,
     records::NewTi,
     store::{Applied, DispatchContext},
 };
 use gristmill_common::{
     engine::{self, WorkingSet},
     ids::RunPk,
-    row::{RunRow, TiRow},
+    row::TiRow,
     state::RunState,
 };
 use std::collections::HashMap;
@@ -30,7 +31,10 @@ pub(crate) async fn start_runs<B: Backend>(
         return Ok(Applied::default());
     }
     let mut ws = lock_and_load(&mut tx, &runs, &[], &context.plans).await?;
-    let fitting = fitting(&mut tx, &ws, &runs).await?;
+    let new_keys = shared::note_keys(&mut tx, &mut ws, &runs).await?;
+    let Fitting { fitting, held } = fitting(&mut tx, &ws, &runs).await?;
+    shared::write_keys(&mut tx, &new_keys, &held).await?;
+    let replaced = shared::make_way(&mut tx, &mut ws, &held).await?;
     let mut nodes = Vec::new();
     for run in &fitting {
         nodes.extend(engine::start_run(&mut ws, *run).unwrap_or_default());
@@ -48,15 +52,24 @@ pub(crate) async fn start_runs<B: Backend>(
     let mut applied = finish(&mut tx, ws, Candidates::Own, &[], context).await?;
     tx.commit().await?;
     applied.touched = fitting.len();
+    shared::stop(store, &replaced, &mut applied, context).await;
     Ok(applied)
 }
 
-/// The runs that the `max_active_runs` of their DAG or backfill has room for, now that its row is locked; in the order given.
+/// What limits say of queued runs.
+struct Fitting {
+    fitting: Vec<RunPk>,
+    /// Runs that their DAG has room for, but not the limit that they share.
+    held: Vec<Held>,
+}
+
+/// The runs that the `max_active_runs` of their DAG or backfill has room for, now that its row is locked, and the limit that
+/// they share; in the order given.
 async fn fitting<T: Tx>(
     tx: &mut T,
     ws: &WorkingSet,
     oldest_first: &[RunPk],
-) -> StoreResult<Vec<RunPk>> {
+) -> StoreResult<Fitting> {
     let queued = |run: &RunPk| {
         ws.run(*run)
             .filter(|row| row.state == RunState::Queued && row.stop_reason.is_none())
@@ -64,25 +77,47 @@ async fn fitting<T: Tx>(
     let mut keys: Vec<LimitKey> = oldest_first
         .iter()
         .filter_map(queued)
-        .map(RunRow::limit)
+        .flat_map(|row| [Some(row.limit()), engine::shared_limit(row)])
+        .flatten()
         .collect();
     keys.sort_unstable();
     keys.dedup();
-    let mut free: HashMap<LimitKey, i64> = tx
+    let mut limits: HashMap<LimitKey, LimitRow> = tx
         .lock_limits(&keys)
         .await?
         .into_iter()
-        .map(|limit| (limit.key.clone(), limit.free()))
+        .map(|limit| (limit.key.clone(), limit))
         .collect();
-    let mut fitting = Vec::new();
+    let (mut fitting, mut held) = (Vec::new(), Vec::new());
     for run in oldest_first {
         let Some(row) = queued(run) else { continue };
-        if let Some(free) = free.get_mut(&row.limit()).filter(|free| **free > 0) {
-            *free -= 1;
-            fitting.push(*run);
+        let of_dag = row.limit();
+        if limits.get(&of_dag).is_none_or(|limit| limit.free() == 0) {
+            continue;
         }
+        let shared = engine::shared_limit(row);
+        if let Some(key) = &shared {
+            // Made above, and deleted since because nobody used it: the next look makes it anew.
+            let Some(limit) = limits.get(key) else {
+                continue;
+            };
+            let own = ws
+                .plan_of(*run)
+                .and_then(|plan| plan.spec.concurrency.as_ref());
+            // Its own version's limit counts too: that of the row is the newest version's.
+            if limit.free() == 0 || own.is_some_and(|own| limit.used >= i64::from(own.limit)) {
+                held.extend(own.and_then(|own| Held::new(row, own)));
+                continue;
+            }
+        }
+        for key in shared.into_iter().chain([of_dag]) {
+            if let Some(limit) = limits.get_mut(&key) {
+                limit.used += 1;
+            }
+        }
+        fitting.push(*run);
     }
-    Ok(fitting)
+    Ok(Fitting { fitting, held })
 }
 
 /// The limits of their own that tasks of these runs have, with their caps.

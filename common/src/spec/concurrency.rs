@@ -1,0 +1,43 @@
+//! Limits that are shared by what has the same key.
+
+use serde::{Deserialize, Serialize};
+
+/// A limit for each value that its key takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Concurrency {
+    /// A template. Whatever renders to an empty text shares no limit.
+    pub key: String,
+    /// How many at one time.
+    #[serde(default = "one")]
+    pub limit: u32,
+    #[serde(default)]
+    pub strategy: Strategy,
+}
+
+/// What becomes of one more when the limit is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// It waits.
+    #[default]
+    Queue,
+    /// The oldest that runs is cancelled for it.
+    CancelRunning,
+    /// It is cancelled itself.
+    CancelNew,
+}
+
+impl Strategy {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::CancelRunning => "cancel_running",
+            Self::CancelNew => "cancel_new",
+        }
+    }
+}
+
+fn one() -> u32 {
+    1
+}

@@ -122,6 +122,7 @@ impl WorkingSet {
                 value: x.value.clone(),
             }));
         }
+        self.looked_first(before, Some(event.started_at));
         self.left_queue(before);
         self.release(before);
         let state = self.ti(before.pk)?.state;
@@ -169,6 +170,7 @@ impl WorkingSet {
         self.change(before.pk, |row| {
             transition::lose(row, reason.to_owned(), stopping, now)
         })?;
+        self.looked_first(&before, before.started_at);
         self.left_queue(&before);
         self.release(&before);
         self.attempt_ended(before.pk, "lost");

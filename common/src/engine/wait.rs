@@ -4,7 +4,7 @@ use super::{WorkingSet, start::run_template_context};
 use crate::{
     ids::{RunPk, TiPk},
     message::{Ending, Finished, XcomOut},
-    row::{RETURN_VALUE, TiRow, XcomValue},
+    row::{RETURN_VALUE, TiRow, Wait, XcomValue},
     spec::{OtherDag, SensorOn, SensorTask, TaskKind},
     state::TaskState,
     template::{Renderer, XComSource},
@@ -82,6 +82,28 @@ impl WorkingSet {
         Some(())
     }
 
+    /// A sensor's first poke ended without a word of what it saw: its timeout counts from there all the same.
+    pub(super) fn looked_first(&mut self, before: &TiRow, started: Option<DateTime<Utc>>) {
+        if before.wait.is_some() || self.sensor_of(before.pk).is_none() {
+            return;
+        }
+        let since = self.first_look(before, started);
+        if let Some(row) = self.ti_mut(before.pk) {
+            row.wait = Some(Wait {
+                since,
+                looks: 0,
+                open: false,
+                run: None,
+            });
+        }
+    }
+
+    /// When a sensor's first poke began. A worker's clock is not this one: its word counts within what is known.
+    fn first_look(&self, before: &TiRow, started: Option<DateTime<Utc>>) -> DateTime<Utc> {
+        let earliest = before.queued_at.unwrap_or(self.now);
+        started.unwrap_or(earliest).min(self.now).max(earliest)
+    }
+
     /// A poke found nothing yet: the next is due in a while, unless the sensor's time is over.
     pub(super) fn not_yet(&mut self, before: &TiRow, event: &Finished) -> Option<()> {
         let now = self.now;
@@ -94,14 +116,8 @@ impl WorkingSet {
             };
             return self.try_ended(before, &event);
         };
-        // The worker's clock is not this one: what it says of the first poke's start counts within what is known.
         let since = before.wait.as_ref().map_or_else(
-            || {
-                event
-                    .started_at
-                    .min(now)
-                    .max(before.queued_at.unwrap_or(now))
-            },
+            || self.first_look(before, Some(event.started_at)),
             |wait| wait.since,
         );
         let over = since + sensor.timeout.chrono();

@@ -292,3 +292,16 @@ fn times_end_by_themselves_or_with_the_timeout() {
     assert_eq!(world.state("soon"), TaskState::Success);
     assert_eq!(world.state("late"), TaskState::Failed);
 }
+
+#[test]
+fn the_first_poke_counts_even_if_its_worker_was_lost() {
+    let mut world = poking(json!({"poke_interval": "1m", "timeout": "1m"}), json!({}));
+    let began = world.now;
+    let row = world.ti("s").clone();
+    world.now += Duration::seconds(90);
+    world.apply(&[lost(&row)]);
+    assert_eq!(world.ti("s").wait.as_ref().unwrap().since, began);
+    world.dispatch();
+    poke(&mut world, NotYet, Duration::zero());
+    assert_eq!(world.state("s"), TaskState::Failed, "its time is over");
+}

@@ -41,6 +41,7 @@ async fn a_queue_shows_each_stage_once() {
             "slots",
             "free_slots",
             "paused",
+            "rate_limit",
             "dead"
         ]
     );

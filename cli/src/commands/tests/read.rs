@@ -11,7 +11,7 @@ use super::mock::*;
 use crate::client::{Instance, Run};
 use crate::commands::output::table;
 
-const QUEUE: &str = r#"{"queue":"default","scheduled":3,"broker":5,"running":2,"oldest_age_s":75.5,"consumers":1,"slots":4,"free_slots":2,"paused":false,"dead":1}"#;
+const QUEUE: &str = r#"{"queue":"default","scheduled":3,"broker":5,"running":2,"oldest_age_s":75.5,"consumers":1,"slots":4,"free_slots":2,"paused":false,"rate_limit":"10/s","dead":1}"#;
 
 #[tokio::test]
 async fn queues_are_shown() {
@@ -27,15 +27,15 @@ async fn queues_are_shown() {
     let ran = gristmill(&server.uri(), &["queues"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     insta::assert_snapshot!(ran.out, @r"
-    QUEUE    SCHEDULED  BROKER  RUNNING  OLDEST  WORKERS  FREE/SLOTS  PAUSED  DEAD
-    default  3          5       2        1m 16s  1        2/4         no      1
-    gpu      0          -       0        -       -        -/-         yes     0
+    QUEUE    SCHEDULED  BROKER  RUNNING  OLDEST  WORKERS  FREE/SLOTS  PAUSED  RATE  DEAD
+    default  3          5       2        1m 16s  1        2/4         no      10/s  1
+    gpu      0          -       0        -       -        -/-         yes     -     0
     ");
     let ran = gristmill(&server.uri(), &["queues", "-o", "json"]).await;
     let printed: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(printed[0].to_string(), QUEUE);
     let keys: Vec<&String> = printed[1].as_object().unwrap().keys().collect();
-    assert_eq!(keys.len(), 10);
+    assert_eq!(keys.len(), 11);
 }
 
 #[tokio::test]

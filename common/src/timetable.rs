@@ -134,13 +134,9 @@ impl Timetable {
     }
 
     fn continuous(&self, last: Option<DateTime<Utc>>, now: DateTime<Utc>) -> NextRun {
-        let (start, end) = match last {
-            Some(last) => (last, now.max(last + CONTINUOUS_PAUSE)),
-            None => {
-                let start = self.start_date.unwrap_or(self.since);
-                (start, now.max(start))
-            }
-        };
+        let start = last.or(self.start_date).unwrap_or(self.since);
+        // Never empty: each interval begins where the one before ended, and two of one date would be one run.
+        let end = now.max(start + CONTINUOUS_PAUSE);
         let start = match self.interval {
             DataInterval::None => end,
             DataInterval::Preceding => start,

@@ -101,7 +101,8 @@ async fn a_backfill_loads_every_interval_and_assets_make_runs() {
             && !followed.is_empty())
         .then_some(())
     })
-    .await;
+    .await
+    .unwrap();
     let report = runs(&deployment, "on_new_data").await.remove(0);
     assert_eq!(
         (&report["run_type"], &report["logical_date"]),
@@ -138,7 +139,8 @@ async fn a_backfill_loads_every_interval_and_assets_make_runs() {
     wait::until("a run for both", SOON, async || {
         (runs(&deployment, "on_new_data").await.len() == before + 1).then_some(())
     })
-    .await;
+    .await
+    .unwrap();
     let queued = client.get("/dags/on_new_data/assets/queuedEvents").await;
     assert_eq!(queued["total_entries"], 0);
     deployment.settles().await;
@@ -153,7 +155,8 @@ async fn a_continuous_dag_that_fails_is_paused_and_says_why() {
     wait::until("the DAG to be paused", LATER, async || {
         (client.get("/dags/loop").await["is_paused"] == true).then_some(())
     })
-    .await;
+    .await
+    .unwrap();
     let made = runs(&deployment, "loop").await;
     assert_eq!(
         made.iter().filter(|run| run["state"] == "failed").count(),
@@ -185,5 +188,6 @@ async fn a_continuous_dag_that_fails_is_paused_and_says_why() {
         let failed = ended.iter().filter(|run| run["state"] == "failed");
         (dag["is_paused"] == true && failed.count() >= 4).then_some(())
     })
-    .await;
+    .await
+    .unwrap();
 }

@@ -397,7 +397,8 @@ fn without_catchup_a_jitter_does_not_bring_a_run_forward() {
 fn a_continuous_run_covers_the_time_since_the_one_before() {
     let table = table(json!({"schedule": "continuous", "start_date": "2026-01-20T00:00:00Z"}));
     let first = table.next_after(None, at("2026-01-15T10:00:00Z")).unwrap();
-    assert_eq!(first.run_after, at("2026-01-20T00:00:00Z"));
+    assert_eq!(first.logical_date, at("2026-01-20T00:00:00Z"));
+    assert_eq!(first.run_after, at("2026-01-20T00:00:01Z"));
     let last = first.run_after;
     let next = table
         .next_after(Some(last), at("2026-01-20T00:07:00Z"))

@@ -15,6 +15,7 @@ mod map_values;
 mod plan;
 mod settle;
 mod start;
+mod stop;
 mod wait;
 mod working_set;
 
@@ -22,12 +23,13 @@ pub use command::Command;
 pub use compose::{ComposeError, XcomPull, compose};
 pub use concurrency::{run_key, shared_limit};
 pub use dispatch::{dispatch, dispatch_limits};
-pub use expand::{expand, expansion_values};
-pub use flow::{DECISION_KEY, decide_again, decision_skips, render};
+pub use expand::{NoList, expand, expansion_values};
+pub use flow::{DECISION_KEY, decide_again, decision_skips, render, take_to_render};
 pub use map_values::{MAX_MAP_BYTES, MAX_MAP_LENGTH};
 pub use plan::Plan;
 pub use settle::{Missing, settle};
 pub use start::start_run;
+pub use stop::stop_rest;
 pub use wait::{RenderedTrigger, Waiting, returned};
 pub use working_set::{Change, WorkingSet};
 

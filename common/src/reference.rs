@@ -25,12 +25,14 @@
 //! occur among its instances; pairs of instances are never looked at.
 
 mod endings;
+mod flow;
 mod judge;
 mod rules;
 mod script;
 mod tries;
 
 pub use endings::Endings;
+pub use flow::Decision;
 pub use judge::{Contradiction, Observed};
 pub use script::{Interrupted, Interruption, List, Outcome, Script, Stop};
 
@@ -39,8 +41,9 @@ use crate::{
     spec::{DagSpec, ExpandSource, Mapping, TaskKind, TaskSpec},
     state::{RunState, TaskState},
 };
+use flow::{Surroundings, is_early};
 use rules::{Occurring, States, Verdicts};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A mapped task of more instances fails.
 const LONGEST_MAP: usize = 100_000;
@@ -53,6 +56,7 @@ pub struct Answer {
     /// How the run may end, ascending.
     pub run: Vec<RunState>,
     stop: Stop,
+    fail_fast: bool,
     rules: Vec<Rule>,
 }
 
@@ -78,6 +82,11 @@ impl TaskAnswer {
         Some(endings).filter(|endings| !endings.is_empty())
     }
 
+    /// The endings of all instances.
+    fn all(&self) -> impl Iterator<Item = &Endings> {
+        std::iter::once(&self.single).chain(&self.mapped)
+    }
+
     fn stop(&mut self) {
         self.single.stop();
         self.mapped.iter_mut().for_each(Endings::stop);
@@ -89,7 +98,8 @@ impl TaskAnswer {
 struct Rule {
     task_id: String,
     upstreams: Vec<usize>,
-    is_leaf: bool,
+    around: Surroundings,
+    skipped: flow::Skipped,
     trigger: crate::trigger_rule::TriggerRule,
     /// What the single instance may end in when the task may run.
     runs_single: Endings,
@@ -101,14 +111,39 @@ struct Rule {
 pub fn evaluate(spec: &DagSpec, script: &impl Script, stop: Stop) -> Answer {
     let mut rules = edges(spec);
     let mut occurring: Vec<Occurring> = Vec::with_capacity(spec.tasks.len());
-    let mut tasks = Vec::with_capacity(spec.tasks.len());
+    let mut tasks: Vec<TaskAnswer> = Vec::with_capacity(spec.tasks.len());
+    let mut ends_before = HashSet::new();
     for (idx, task) in (0..).zip(&spec.tasks) {
-        let rule = &mut rules[idx as usize];
-        let upstreams = rule.upstreams.iter().map(|up| occurring[*up]);
-        let upstreams = upstreams.fold(Occurring::NOTHING, Occurring::and);
-        let verdicts = Verdicts::of(rule.trigger, upstreams);
+        let of = |ups: &[usize]| {
+            ups.iter()
+                .map(|up| occurring[*up])
+                .fold(Occurring::NOTHING, Occurring::and)
+        };
+        let rule = &rules[idx as usize];
+        let around = &rule.around;
+        let mut verdicts =
+            rule.verdicts(of(&rule.upstreams), of(&around.setups), of(&around.needs));
+        if rule.waits() {
+            let makers = around
+                .lists
+                .iter()
+                .map(|maker| maker_endings(&tasks[*maker]));
+            verdicts = flow::with_lists(verdicts, rule.trigger, makers);
+        }
+        let outrun = deciders_to_outrun(idx as usize, &rules, verdicts, &mut ends_before);
+        let skipped = flow::skipped(idx as usize, around, script, &tasks, &outrun);
+        verdicts.skip |= skipped.may;
+        verdicts.run &= !skipped.must;
+        if around.is_teardown && (stop == Stop::AtSomeMoment || spec.fail_fast) {
+            // Of a run that is stopped the teardowns go on, after whatever became of the rest.
+            verdicts = Verdicts::ANY;
+        }
         let (mut answer, runs_single) = task_answer(idx, task, script, verdicts);
-        rule.runs_single = runs_single;
+        if skipped.may {
+            answer.single.skip_between_tries();
+        }
+        let rule = &mut rules[idx as usize];
+        (rule.runs_single, rule.skipped) = (runs_single, skipped);
         // Downstreams hear of what happened before the stop only: whatever that was, it could have gone on without one.
         occurring.push(summary(&answer));
         if stop == Stop::AtSomeMoment {
@@ -116,12 +151,23 @@ pub fn evaluate(spec: &DagSpec, script: &impl Script, stop: Stop) -> Answer {
         }
         tasks.push(answer);
     }
-    let leaves = (0..tasks.len()).filter(|idx| rules[*idx].is_leaf);
+    let leaves = (0..tasks.len()).filter(|idx| rules[*idx].around.decides_run);
     let leaves = leaves.fold(Occurring::NOTHING, |all, idx| all.and(occurring[idx]));
+    let mut run = run_endings(leaves, stop);
+    let may_fail = |task: &TaskAnswer| {
+        task.all()
+            .any(|endings| endings.tries(TaskState::Failed).is_some())
+    };
+    if spec.fail_fast && tasks.iter().any(may_fail) {
+        tasks.iter_mut().for_each(TaskAnswer::stop);
+        run.push(RunState::Failed);
+        run.dedup();
+    }
     Answer {
         tasks,
-        run: run_endings(leaves, stop),
+        run,
         stop,
+        fail_fast: spec.fail_fast,
         rules,
     }
 }
@@ -141,18 +187,69 @@ fn edges(spec: &DagSpec) -> Vec<Rule> {
             .iter()
             .filter_map(|id| position.get(id.as_str()).copied());
         let upstreams: BTreeSet<usize> = upstreams.filter(|up| *up < rules.len()).collect();
-        for up in &upstreams {
-            rules[*up].is_leaf = false;
-        }
         rules.push(Rule {
             task_id: task.task_id.clone(),
             upstreams: upstreams.into_iter().collect(),
-            is_leaf: true,
+            around: Surroundings::default(),
+            skipped: flow::Skipped::default(),
             trigger: task.trigger_rule,
             runs_single: Endings::default(),
         });
     }
+    let upstreams: Vec<Vec<usize>> = rules.iter().map(|rule| rule.upstreams.clone()).collect();
+    for (rule, around) in rules.iter_mut().zip(flow::surroundings(spec, &upstreams)) {
+        rule.around = around;
+    }
     rules
+}
+
+impl Rule {
+    /// Whether the task waits for anything.
+    fn waits(&self) -> bool {
+        !self.upstreams.is_empty() && self.trigger != crate::trigger_rule::TriggerRule::Always
+    }
+
+    /// What the endings of upstreams and setups make of the task.
+    fn verdicts(&self, upstreams: Occurring, setups: Occurring, needs: Occurring) -> Verdicts {
+        if !self.waits() {
+            return Verdicts::RUN;
+        }
+        match self.trigger {
+            crate::trigger_rule::TriggerRule::AllDoneSetupSuccess => Verdicts::of_setups(setups),
+            trigger => Verdicts::of(trigger, upstreams).with_needed(needs),
+        }
+    }
+}
+
+/// Which of a task's deciders it may be started before, and notes before which it may end.
+fn deciders_to_outrun(
+    idx: usize,
+    rules: &[Rule],
+    verdicts: Verdicts,
+    ends_before: &mut HashSet<(usize, usize)>,
+) -> Vec<usize> {
+    let rule = &rules[idx];
+    let mut outrun = Vec::new();
+    for decider in &rule.around.deciders {
+        let below = |up: &&usize| *up == decider || rules[**up].around.deciders.contains(decider);
+        let mut between = rule.upstreams.iter().filter(below);
+        let runs = is_early(rule.trigger)
+            || between.all(|up| up != decider && ends_before.contains(&(*up, *decider)));
+        if runs {
+            outrun.push(*decider);
+        }
+        if runs || verdicts.skip || verdicts.upstream_failed {
+            ends_before.insert((idx, *decider));
+        }
+    }
+    outrun
+}
+
+/// What the one instance of a list's maker may end in; `None`: it has several, or may have.
+fn maker_endings(maker: &TaskAnswer) -> Vec<Option<TaskState>> {
+    let single = maker.single.iter().map(|(state, _)| Some(state));
+    let expanded = (!maker.lengths.is_empty()).then_some(None);
+    single.chain(expanded).collect()
 }
 
 fn task_answer(
@@ -170,6 +267,7 @@ fn task_answer(
                 match length {
                     List::Length(0) => runs_single.add(TaskState::Skipped, 0..=0),
                     List::None => runs_single.add(TaskState::Failed, 0..=0),
+                    List::Missing => runs_single.add(TaskState::UpstreamFailed, 0..=0),
                     List::Length(n) if verdicts.run => {
                         answer.lengths.insert(n);
                     }
@@ -205,6 +303,21 @@ fn instance(idx: TaskIdx, map_index: i32, task: &TaskSpec, script: &impl Script)
     if matches!(task.kind, TaskKind::Empty(_)) {
         let mut endings = Endings::default();
         endings.add(TaskState::Success, 0..=0);
+        return endings;
+    }
+    if task.kind.decider().is_some() {
+        let decisions = script.decisions(idx);
+        let mut endings = Endings::default();
+        if decisions.is_empty()
+            || decisions
+                .iter()
+                .any(|decision| *decision != Decision::Fails)
+        {
+            endings.add(TaskState::Success, 0..=0);
+        }
+        if decisions.is_empty() || decisions.contains(&Decision::Fails) {
+            endings.add(TaskState::Failed, 0..=0);
+        }
         return endings;
     }
     let interrupted = script.interrupted(idx, map_index);
@@ -243,6 +356,7 @@ fn bounded(list: List) -> List {
 fn beside(a: List, b: List) -> List {
     match (a, b) {
         (List::Length(a), List::Length(b)) if a == b => List::Length(a),
+        (List::Missing, _) | (_, List::Missing) => List::Missing,
         _ => List::None,
     }
 }
@@ -252,6 +366,7 @@ fn times(a: List, b: List) -> List {
         (List::Length(a), List::Length(b)) if a.saturating_mul(b) <= LONGEST_MAP => {
             List::Length(a * b)
         }
+        (List::Missing, _) | (_, List::Missing) => List::Missing,
         _ => List::None,
     }
 }

@@ -41,6 +41,9 @@ pub struct RunRow {
     pub cancelled: bool,
     /// Why the run was stopped from outside (cancel, timeout); its remaining instances are being ended.
     pub stop_reason: Option<String>,
+    /// Why the run was stopped, if its teardowns go on. Beside a `stop_reason` everything else is being ended; without one that
+    /// is done, and the teardowns run.
+    pub clean_up: Option<String>,
     /// The run's own limit: instances that occupy slots at one time.
     pub max_active_tasks: i32,
     pub active_tasks: i32,

@@ -85,6 +85,9 @@ pub struct DagSpec {
     /// Name to JSON Schema; a `default` in the schema is the parameter's default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<String, Value>,
+    /// The first failed instance ends the run: what runs is stopped, all else is skipped, but for teardowns.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fail_fast: bool,
     /// In topological order.
     pub tasks: Vec<TaskSpec>,
 }

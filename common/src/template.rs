@@ -16,7 +16,8 @@ mod pycompat;
 mod render;
 
 pub use analysis::{
-    Refs, is_template, references, running_references, scheduling_references, task_references,
+    Refs, is_template, pulled_as_it_is, references, running_references, scheduling_references,
+    task_references,
 };
 pub use error::TemplateError;
 pub use render::Renderer;

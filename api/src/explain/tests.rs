@@ -45,6 +45,7 @@ fn facts() -> Facts {
         note: None,
         cancelled: false,
         stop_reason: None,
+        clean_up: None,
         max_active_tasks: 16,
         active_tasks: 0,
         ready_tasks: 1,

@@ -45,7 +45,7 @@ pub(crate) fn run(row: &RunRow, of: &VersionRow, task_states: Option<&StateCount
         "partition_key": null,
         "partition_date": null,
         "cancelled": row.cancelled,
-        "reason": row.stop_reason,
+        "reason": row.stop_reason.as_ref().or(row.clean_up.as_ref()),
     });
     if let Some(counts) = task_states {
         value["task_states"] = json!(counts);

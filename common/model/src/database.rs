@@ -191,6 +191,7 @@ impl World {
             note: None,
             cancelled: false,
             stop_reason: None,
+            clean_up: None,
             max_active_tasks: 16,
             active_tasks: 0,
             ready_tasks: 0,

@@ -3,12 +3,12 @@
 use super::{Command, WorkingSet};
 use crate::{
     fault,
-    ids::{Dispatch, RunPk, TiPk},
+    ids::{Dispatch, TiPk},
     limit::LimitKey,
     message::{Ending, Finished, Started},
     retry::{self, RetryIdentity},
     row::{AttemptRow, TiRow, XcomRow},
-    state::{RunState, TaskState},
+    state::TaskState,
     transition::{self, Refused},
 };
 use chrono::Duration;
@@ -76,8 +76,8 @@ impl WorkingSet {
     /// A try has ended: a worker's, or one that the scheduler ends without a worker.
     pub(super) fn try_ended(&mut self, before: &TiRow, event: &Finished) -> Option<()> {
         let run = self.run(before.run)?;
-        let stopped = run.stop_reason.clone();
         let date = run.logical_date.unwrap_or(run.run_after);
+        let stopped = self.stopped_by(&before).map(str::to_owned);
         let may_retry = before.try_number <= before.max_tries && stopped.is_none();
         match event.ending {
             Ending::Success => self.change(before.pk, |row| transition::succeed(row, event)),
@@ -166,7 +166,7 @@ impl WorkingSet {
     fn lost(&mut self, dispatch: Dispatch, reason: &str) -> Option<()> {
         let before = self.current(dispatch)?.clone();
         let now = self.now;
-        let stopping = self.run(before.run)?.stop_reason.is_some();
+        let stopping = self.stopped_by(&before).is_some();
         self.change(before.pk, |row| {
             transition::lose(row, reason.to_owned(), stopping, now)
         })?;
@@ -184,7 +184,7 @@ impl WorkingSet {
 
     fn cancelled_unclaimed(&mut self, dispatch: Dispatch) -> Option<()> {
         let before = self.current(dispatch)?.clone();
-        let reason = self.run(before.run)?.stop_reason.clone()?;
+        let reason = self.stopped_by(&before)?.to_owned();
         let now = self.now;
         self.change(before.pk, |row| transition::cancel(row, reason, now))?;
         self.left_queue(&before);
@@ -208,41 +208,6 @@ impl WorkingSet {
         self.became_ready(ti)
     }
 
-    fn stop_run(&mut self, run_pk: RunPk, cancelled: bool, reason: &str) -> Option<()> {
-        let now = self.now;
-        let run = self.run(run_pk).filter(|run| !run.state.is_finished())?;
-        let is_news = run.stop_reason.is_none() || (cancelled && !run.cancelled);
-        let reason = run.stop_reason.clone().unwrap_or_else(|| reason.to_owned());
-        // A run is asked to stop again and again until it has: only what is new is written, since every write of a run
-        // that is being stopped wakes all schedulers.
-        if is_news {
-            let run = self.run_mut(run_pk)?;
-            run.cancelled |= cancelled;
-            run.stop_reason = Some(reason.clone());
-        }
-        if self.run(run_pk)?.state == RunState::Queued {
-            let run = self.run_mut(run_pk)?;
-            run.state = RunState::Failed;
-            run.ended_at = Some(now);
-            self.ended_runs.push(run_pk);
-            return Some(());
-        }
-        for ti in self.unfinished_in(run_pk) {
-            let row = self.ti(ti)?;
-            if row.state.is_dispatched() {
-                self.to_cancel.push(ti);
-                continue;
-            }
-            let was_ready = row.state == TaskState::Scheduled;
-            self.change(ti, |row| transition::cancel(row, reason.clone(), now))?;
-            if was_ready {
-                self.run_mut(run_pk)?.ready_tasks -= 1;
-            }
-            self.instance_ended(ti);
-        }
-        Some(())
-    }
-
     /// Changes a row by a transition; `None` when it refuses.
     pub(super) fn change(
         &mut self,
@@ -257,9 +222,9 @@ impl WorkingSet {
 
     /// An instance has become ready; in a run that is being stopped it ends instead.
     pub(super) fn became_ready(&mut self, ti: TiPk) -> Option<()> {
-        let run_pk = self.ti(ti)?.run;
-        let now = self.now;
-        match self.run(run_pk)?.stop_reason.clone() {
+        let row = self.ti(ti)?;
+        let (run_pk, now) = (row.run, self.now);
+        match self.stopped_by(row).map(str::to_owned) {
             Some(reason) => {
                 self.change(ti, |row| transition::cancel(row, reason, now))?;
                 self.instance_ended(ti);
@@ -271,8 +236,9 @@ impl WorkingSet {
 
     /// An instance has ended for good: its run and its downstreams have to know.
     pub(super) fn instance_ended(&mut self, ti: TiPk) -> Option<()> {
-        let (run_pk, task_idx, state) =
-            self.ti(ti).map(|row| (row.run, row.task_idx, row.state))?;
+        let row = self.ti(ti)?;
+        let (run_pk, task_idx, map_index, state) =
+            (row.run, row.task_idx, row.map_index, row.state);
         let failed_leaf = matches!(state, TaskState::Failed | TaskState::UpstreamFailed)
             && self.plan_of(run_pk)?.is_leaf(task_idx);
         let run = self.run_mut(run_pk)?;
@@ -281,8 +247,13 @@ impl WorkingSet {
         self.endings.push_back(super::working_set::Ended {
             run: run_pk,
             task_idx,
+            map_index,
             state,
         });
+        if state == TaskState::Failed {
+            self.fail_fast(ti);
+        }
+        self.may_clean_up(run_pk);
         Some(())
     }
 

@@ -108,6 +108,7 @@ mod tests {
             note: None,
             cancelled: false,
             stop_reason: None,
+            clean_up: None,
             max_active_tasks: 1,
             active_tasks: 0,
             ready_tasks: 0,

@@ -18,12 +18,33 @@ use std::sync::Arc;
 /// Characters of an instance's name at most, as in Airflow.
 const MAX_NAME: usize = 250;
 
+/// Why a node has no lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoList {
+    /// How the node ends: `upstream_failed` if nobody left a value where a list should be, else `failed`.
+    pub state: TaskState,
+    pub reason: String,
+}
+
+impl From<String> for NoList {
+    fn from(reason: String) -> Self {
+        let state = TaskState::Failed;
+        Self { state, reason }
+    }
+}
+
+impl From<&str> for NoList {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
+}
+
 /// The map variables of every instance of a node. `xcoms` answers what the lists' templates pull.
 pub fn expansion_values(
     ws: &WorkingSet,
     node: TiPk,
     xcoms: Arc<dyn XComSource>,
-) -> Result<Vec<MapValues>, String> {
+) -> Result<Vec<MapValues>, NoList> {
     let row = ws.ti(node).ok_or("the node is not loaded")?;
     let (run, plan) = ws
         .run(row.run)
@@ -35,7 +56,19 @@ pub fn expansion_values(
     let mapping = task.mapping().ok_or("the task is not mapped")?;
     let mut context = run_template_context(plan, run, task, None);
     context.xcoms = xcoms;
-    map_values(&task.task_id, mapping, &Renderer::new(context))
+    let renderer = Renderer::new(context);
+    map_values(&task.task_id, mapping, &renderer).map_err(|reason| {
+        let is_null = |text: &str| {
+            renderer
+                .render_native(text)
+                .is_ok_and(|value| value.is_null())
+        };
+        let state = match mapping.templates().any(is_null) {
+            true => TaskState::UpstreamFailed,
+            false => TaskState::Failed,
+        };
+        NoList { state, reason }
+    })
 }
 
 /// What `map_index_template` calls an instance. One that cannot be rendered stands as it is written.
@@ -55,11 +88,11 @@ fn name_of(
     Some(name.chars().take(MAX_NAME).collect())
 }
 
-/// Turns a node into its instances; an empty list skips it, an error fails it. Settle afterwards.
+/// Turns a node into its instances; an empty list skips it, one that is none ends it. Settle afterwards.
 pub fn expand(
     ws: &mut WorkingSet,
     node: TiPk,
-    values: Result<Vec<MapValues>, String>,
+    values: Result<Vec<MapValues>, NoList>,
 ) -> Option<()> {
     ws.to_render.retain(|pk| *pk != node);
     let now = ws.now;
@@ -68,7 +101,7 @@ pub fn expand(
             Err((TaskState::Skipped, "its list is empty".to_owned()))
         }
         Ok(values) => Ok(values),
-        Err(reason) => Err((TaskState::Failed, reason)),
+        Err(no_list) => Err((no_list.state, no_list.reason)),
     };
     let values = match values {
         Ok(values) => values,
@@ -112,6 +145,7 @@ pub fn expand(
             ws.endings.push_back(super::working_set::Ended {
                 run: row.run,
                 task_idx: row.task_idx,
+                map_index: row.map_index,
                 state: row.state,
             });
         } else if waits {

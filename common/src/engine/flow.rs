@@ -333,10 +333,27 @@ fn skip(
     ws.instance_ended(node)
 }
 
+/// Takes the nodes to render out of the set: mapped tasks before deciders, which may stop what was expanded.
+pub fn take_to_render(ws: &mut WorkingSet) -> Vec<TiPk> {
+    let mut nodes = std::mem::take(&mut ws.to_render);
+    let is_mapped = |node: TiPk| {
+        let task = ws
+            .ti(node)
+            .and_then(|row| ws.plan_of(row.run)?.task(row.task_idx));
+        task.is_some_and(|task| task.mapping().is_some())
+    };
+    nodes.sort_by_key(|node| !is_mapped(*node));
+    nodes
+}
+
 /// Renders what a scheduler itself has to render of a node: the lists that it is mapped over, or what it decides by. Settle
-/// afterwards.
+/// afterwards. While a run waits to be stopped its nodes are put back.
 pub fn render(ws: &mut WorkingSet, node: TiPk, xcoms: Arc<dyn XComSource>) -> Option<()> {
     let row = ws.ti(node)?;
+    if ws.to_stop.contains_key(&row.run) {
+        ws.to_render.push(node);
+        return Some(());
+    }
     let plan = ws.plan_of(row.run)?;
     if plan.task(row.task_idx)?.mapping().is_some() {
         let values = super::expansion_values(ws, node, xcoms);

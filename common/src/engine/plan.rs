@@ -4,9 +4,22 @@ use crate::{
     graph::Graph,
     ids::{TaskIdx, VersionPk},
     spec::{DagSpec, TaskSpec},
-    template::{Refs, running_references, scheduling_references},
+    template::{Refs, pulled_as_it_is, running_references, scheduling_references},
     trigger_rule::{Counters, TriggerRule},
 };
+
+fn lists_of(spec: &DagSpec, graph: &Graph, idx: TaskIdx, task: &TaskSpec) -> Vec<TaskIdx> {
+    let templates = task
+        .mapping()
+        .into_iter()
+        .flat_map(|mapping| mapping.templates());
+    let pulled = templates.filter_map(pulled_as_it_is);
+    let upstream = graph.upstream(idx);
+    pulled
+        .filter_map(|task_id| spec.idx(&task_id))
+        .filter(|up| upstream.contains(up))
+        .collect()
+}
 
 /// The tasks that decide their run's outcome. As in Airflow: of a DAG of nothing but teardowns, its leaves.
 fn deciding(spec: &DagSpec, graph: &Graph) -> Vec<bool> {
@@ -34,6 +47,8 @@ pub struct Plan {
     pub bundle: Option<String>,
     refs: Vec<Refs>,
     expand_refs: Vec<Refs>,
+    /// Of each mapped task the upstreams whose values are its lists.
+    lists_of: Vec<Vec<TaskIdx>>,
     leaf: Vec<bool>,
     to_send: Vec<TaskSpec>,
 }
@@ -52,6 +67,10 @@ impl Plan {
         };
         let to_send = spec.tasks.iter().map(without_lists).collect();
         let leaf = deciding(&spec, &graph);
+        let lists_of = (0..)
+            .zip(&spec.tasks)
+            .map(|(idx, task)| lists_of(&spec, &graph, idx, task))
+            .collect();
         Self {
             version,
             spec,
@@ -59,6 +78,7 @@ impl Plan {
             bundle,
             refs,
             expand_refs,
+            lists_of,
             leaf,
             to_send,
         }
@@ -153,6 +173,17 @@ impl Plan {
             scope = outer;
         }
         named(name)
+    }
+
+    /// Whether a task is mapped over a list that is an upstream's value, as it is.
+    pub fn is_list_of(&self, idx: TaskIdx, upstream: TaskIdx) -> bool {
+        let lists = usize::try_from(idx).ok().and_then(|i| self.lists_of.get(i));
+        lists.is_some_and(|lists| lists.contains(&upstream))
+    }
+
+    /// Whether any task is a teardown.
+    pub fn has_teardowns(&self) -> bool {
+        self.spec.tasks.iter().any(|task| task.teardown.is_some())
     }
 
     /// Tasks whose XComs `refs` of the task at `idx` may pull.

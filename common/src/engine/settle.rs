@@ -3,7 +3,7 @@
 use super::{WorkingSet, concurrency::shared_limit, flow::skip_decided, working_set::Ended};
 use crate::{
     fault,
-    ids::{RunPk, TaskIdx, TiPk},
+    ids::{RunPk, TaskIdx, TiPk, UNMAPPED},
     spec::TaskKind,
     state::{RunState, TaskState},
     transition,
@@ -15,14 +15,18 @@ pub type Missing = Vec<(RunPk, TaskIdx)>;
 
 /// Tells downstreams of endings and decides their trigger rules; a node that ends without running (`skipped`,
 /// `upstream_failed`, `empty`) is an ending itself. Answers the nodes that are missing: load and call again. With nothing
-/// missing there may be nodes to render ([`WorkingSet::to_render`]): render them and call again. With neither, nothing moves
-/// any more, and runs without unfinished instances have ended.
+/// missing there may be nodes to render ([`WorkingSet::to_render`]) and runs to stop ([`WorkingSet::to_stop`], these first): do
+/// it and call again. With neither, nothing moves any more, and runs without unfinished instances have ended.
 ///
 /// It goes in waves, as passes of Airflow's scheduler do: all endings that are known are counted before any rule is decided,
 /// and what ends by that is the next wave. So with one upstream failed and another skipped in the same wave, the failure
 /// decides, in whichever order they stand.
 pub fn settle(ws: &mut WorkingSet) -> Missing {
     loop {
+        if !ws.to_stop.is_empty() {
+            // What a failure stops is stopped before anybody below hears of it.
+            return Vec::new();
+        }
         let missing = missing_nodes(ws);
         if !missing.is_empty() {
             return missing;
@@ -62,7 +66,7 @@ fn widen(ws: &mut WorkingSet) {
             }
             let Some(row) = ws.ti_mut(node) else { continue };
             match edge {
-                Edge::Upstream { is_setup } => {
+                Edge::Upstream { is_setup, .. } => {
                     row.counters.total += by;
                     row.counters.setups += if is_setup { by } else { 0 };
                 }
@@ -94,7 +98,7 @@ fn missing_nodes(ws: &WorkingSet) -> Missing {
 #[derive(Debug, Clone, Copy)]
 enum Edge {
     /// An upstream that the rule looks at, or a task within a teardown's scope.
-    Upstream { is_setup: bool },
+    Upstream { is_setup: bool, is_list: bool },
     /// A setup that the task needs without depending on it.
     NeededSetup,
 }
@@ -107,12 +111,16 @@ fn listening(ws: &WorkingSet, run: RunPk, task_idx: TaskIdx) -> Vec<(TiPk, Edge)
     let is_setup = plan.task(task_idx).is_some_and(|task| task.setup);
     let direct = plan.graph.downstream(task_idx).iter().map(|down| {
         let is_setup = is_setup && plan.counts_setups(*down);
-        (*down, Edge::Upstream { is_setup })
+        let is_list = plan.is_list_of(*down, task_idx);
+        (*down, Edge::Upstream { is_setup, is_list })
     });
     let indirect = plan.graph.indirect_downstream(task_idx).iter().map(|down| {
         let is_teardown = plan.task(*down).is_some_and(|task| task.teardown.is_some());
         let edge = if is_teardown {
-            Edge::Upstream { is_setup: false }
+            Edge::Upstream {
+                is_setup: false,
+                is_list: false,
+            }
         } else {
             Edge::NeededSetup
         };
@@ -139,8 +147,12 @@ fn tell(ws: &mut WorkingSet, ended: Ended, told: &mut Vec<TiPk>) {
         }
         let Some(row) = ws.ti_mut(node) else { continue };
         match edge {
-            Edge::Upstream { is_setup } => row.counters.count(ended.state, is_setup),
+            Edge::Upstream { is_setup, .. } => row.counters.count(ended.state, is_setup),
             Edge::NeededSetup => row.counters.count_needed_setup(ended.state),
+        }
+        let is_list = matches!(edge, Edge::Upstream { is_list: true, .. });
+        if is_list && ended.map_index == UNMAPPED && ended.state != TaskState::Success {
+            ws.no_list.insert(node, ended.state);
         }
         told.push(node);
     }
@@ -161,7 +173,21 @@ pub(super) fn evaluate(ws: &mut WorkingSet, node: TiPk) -> Option<()> {
             Some(format!("trigger rule {}: {why}", task.trigger_rule)),
         )
     };
-    let (state, reason) = match decide(task.trigger_rule, &row.counters) {
+    let no_list = |state: TaskState| {
+        (
+            state,
+            Some("the task that makes its list has none".to_owned()),
+        )
+    };
+    let verdict = decide(task.trigger_rule, &row.counters);
+    let (state, reason) = match verdict {
+        // As in Airflow, at once and whatever the rule says; a failure weighs more than a skip.
+        Verdict::Wait | Verdict::Run | Verdict::Skip if ws.no_list.contains_key(&node) => {
+            match ws.no_list.remove(&node) {
+                Some(TaskState::Skipped) => no_list(TaskState::Skipped),
+                _ => no_list(TaskState::UpstreamFailed),
+            }
+        }
         Verdict::Wait => return None,
         Verdict::Skip | Verdict::UpstreamFailed if fault::misbehaves("ignore-trigger-rule") => {
             ws.change(node, |row| transition::schedule(row, now))?;
@@ -202,7 +228,8 @@ fn end_runs(ws: &mut WorkingSet) {
             continue;
         }
         let Some(run) = ws.run_mut(pk) else { continue };
-        run.state = if run.failed_leaves > 0 || run.stop_reason.is_some() {
+        let stopped = run.stop_reason.is_some() || run.clean_up.is_some();
+        run.state = if run.failed_leaves > 0 || stopped {
             RunState::Failed
         } else {
             RunState::Success

@@ -72,8 +72,7 @@ impl WorkingSet {
     /// An instance that needs no worker may run; in a run that is being stopped it ends instead.
     pub(super) fn defer(&mut self, ti: TiPk) -> Option<()> {
         let now = self.now;
-        let run = self.ti(ti)?.run;
-        if let Some(reason) = self.run(run)?.stop_reason.clone() {
+        if let Some(reason) = self.stopped_by(self.ti(ti)?).map(str::to_owned) {
             self.change(ti, |row| transition::cancel(row, reason, now))?;
             return self.instance_ended(ti);
         }
@@ -136,7 +135,7 @@ impl WorkingSet {
         })?;
         self.left_queue(before);
         self.release(before);
-        if let Some(reason) = self.run(before.run)?.stop_reason.clone() {
+        if let Some(reason) = self.stopped_by(before).map(str::to_owned) {
             self.change(before.pk, |row| transition::cancel(row, reason, now))?;
             return self.instance_ended(before.pk);
         }

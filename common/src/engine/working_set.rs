@@ -40,6 +40,7 @@ struct TrackedRun {
 pub(super) struct Ended {
     pub run: RunPk,
     pub task_idx: TaskIdx,
+    pub map_index: i32,
     pub state: TaskState,
 }
 
@@ -64,6 +65,8 @@ pub struct WorkingSet {
     pub(super) widened: VecDeque<(RunPk, TaskIdx, i32)>,
     /// Tasks to skip, whatever their own rules say.
     pub(super) skips: VecDeque<Skip>,
+    /// Nodes whose list will never be there: how its producer ended.
+    pub(super) no_list: HashMap<TiPk, TaskState>,
     /// Nodes that may run and wait for what a scheduler renders: lists of mapped tasks, and what deciders decide by.
     pub to_render: Vec<TiPk>,
     /// Rows of expanded instances to insert; their `pk` means nothing yet.
@@ -72,6 +75,9 @@ pub struct WorkingSet {
     pub xcoms: Vec<XcomRow>,
     /// What is spent (positive) and given back (negative) of each limit.
     pub spent: BTreeMap<LimitKey, i64>,
+    /// Runs to go on stopping with [`stop_rest`](super::stop_rest), once their unfinished instances are loaded. True: what is
+    /// out has to be told.
+    pub to_stop: BTreeMap<RunPk, bool>,
     /// Dispatches of stopped runs that a worker may hold: they are to be cancelled there.
     pub to_cancel: Vec<TiPk>,
     /// Runs that ended.
@@ -95,11 +101,13 @@ impl WorkingSet {
             endings: VecDeque::new(),
             widened: VecDeque::new(),
             skips: VecDeque::new(),
+            no_list: HashMap::new(),
             to_render: Vec::new(),
             inserts: Vec::new(),
             attempts: Vec::new(),
             xcoms: Vec::new(),
             spent: BTreeMap::new(),
+            to_stop: BTreeMap::new(),
             to_cancel: Vec::new(),
             ended_runs: Vec::new(),
             waits_begun: false,

@@ -1,7 +1,7 @@
 //! Who hears of whom because of setups and teardowns, beyond the direct edges. The meaning is Airflow's.
 
 use super::Graph;
-use crate::{ids::TaskIdx, spec::DagSpec};
+use crate::{ids::TaskIdx, spec::DagSpec, trigger_rule::TriggerRule};
 
 impl Graph {
     /// The indirect edges (from, to), without the direct ones:
@@ -13,6 +13,11 @@ impl Graph {
     pub(super) fn indirect_edges(&self, spec: &DagSpec) -> Vec<(TaskIdx, TaskIdx)> {
         let is_setup = |idx: TaskIdx| spec.task(idx).is_some_and(|task| task.setup);
         let is_teardown = |idx: TaskIdx| spec.task(idx).is_some_and(|task| task.teardown.is_some());
+        // By its rule: a teardown, or what behaves like one.
+        let looks_at_setups = |idx: TaskIdx| {
+            let rule = spec.task(idx).map(|task| task.trigger_rule);
+            is_teardown(idx) || rule == Some(TriggerRule::AllDoneSetupSuccess)
+        };
         let tasks = || 0..spec.tasks.len() as TaskIdx;
         let mut edges = Vec::new();
         for setup in tasks().filter(|idx| is_setup(*idx)) {
@@ -29,7 +34,7 @@ impl Graph {
                 }
             }
             let needs = |idx: &TaskIdx| {
-                above[*idx as usize] && !is_teardown(*idx) && direct.binary_search(idx).is_err()
+                above[*idx as usize] && !looks_at_setups(*idx) && direct.binary_search(idx).is_err()
             };
             let below = self.all_downstream(setup);
             edges.extend(

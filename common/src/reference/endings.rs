@@ -61,6 +61,16 @@ impl Endings {
         }
     }
 
+    /// Adds that it is skipped before its first try, or between two.
+    pub(super) fn skip_between_tries(&mut self) {
+        let most = self
+            .iter()
+            .map(|(_, tries)| *tries.end())
+            .max()
+            .unwrap_or(0);
+        self.add(TaskState::Skipped, 0..=most);
+    }
+
     pub(super) fn states(&self) -> States {
         self.iter()
             .fold(States::default(), |all, (state, _)| all.with(state))

@@ -1,6 +1,6 @@
 //! Holds what happened against what was allowed.
 
-use super::{Answer, Endings, Occurring, Stop, TaskAnswer, Verdicts, rules::States, run_endings};
+use super::{Answer, Endings, Occurring, Stop, TaskAnswer, rules::States, run_endings};
 use crate::{
     ids::UNMAPPED,
     state::{RunState, TaskState},
@@ -96,7 +96,9 @@ impl Answer {
     /// specification, in any order; a run that was stopped before it started has none at all. Answers everything that is
     /// wrong, in the order of the tasks.
     pub fn judge(&self, run: RunState, observed: &[Vec<Observed>]) -> Vec<Contradiction> {
-        let was_stopped = self.stop != Stop::Never;
+        let failed = |instance: &Observed| instance.state == TaskState::Failed;
+        let failed_fast = self.fail_fast && observed.iter().flatten().any(failed);
+        let was_stopped = self.stop != Stop::Never || failed_fast;
         let mut wrong = Vec::new();
         let never_started = was_stopped && observed.iter().all(Vec::is_empty);
         let none = Vec::new();
@@ -113,9 +115,20 @@ impl Answer {
                     map_index,
                 });
             }
-            let upstreams = rule.upstreams.iter().map(|up| states(of(*up)));
-            let upstreams = upstreams.fold(States::default(), States::union);
-            let verdicts = Verdicts::of(rule.trigger, Occurring::just(upstreams));
+            let union = |tasks: &[usize]| {
+                let tasks = tasks.iter().map(|task| states(of(*task)));
+                tasks.fold(States::default(), States::union)
+            };
+            let upstreams = union(&rule.upstreams);
+            let (setups, needs) = (union(&rule.around.setups), union(&rule.around.needs));
+            let just = Occurring::just;
+            let mut verdicts = rule.verdicts(just(upstreams), just(setups), just(needs));
+            if rule.waits() {
+                let makers = rule.around.lists.iter().map(|maker| made(of(*maker)));
+                verdicts = super::flow::with_lists(verdicts, rule.trigger, makers);
+            }
+            verdicts.skip |= rule.skipped.may;
+            verdicts.run &= !rule.skipped.must;
             for instance in of(idx) {
                 let Observed { state, tries, .. } = *instance;
                 let allowed = task
@@ -131,7 +144,13 @@ impl Answer {
                     continue;
                 }
                 let allowed = match instance.map_index {
-                    UNMAPPED => super::single(verdicts, &rule.runs_single),
+                    UNMAPPED => {
+                        let mut single = super::single(verdicts, &rule.runs_single);
+                        if rule.skipped.may {
+                            single.skip_between_tries();
+                        }
+                        single
+                    }
                     _ if verdicts.run => allowed,
                     _ => Endings::default(),
                 };
@@ -145,9 +164,12 @@ impl Answer {
                 }
             }
         }
-        let leaves = (0..self.tasks.len()).filter(|idx| self.rules[*idx].is_leaf);
+        let leaves = (0..self.tasks.len()).filter(|idx| self.rules[*idx].around.decides_run);
         let leaves = leaves.fold(States::default(), |all, idx| all.union(states(of(idx))));
-        let allowed = run_endings(Occurring::just(leaves), self.stop);
+        let allowed = match failed_fast {
+            true => vec![RunState::Failed],
+            false => run_endings(Occurring::just(leaves), self.stop),
+        };
         if !allowed.contains(&run) {
             wrong.push(Contradiction::Run {
                 state: run,
@@ -161,6 +183,14 @@ impl Answer {
 fn states(instances: &[Observed]) -> States {
     let states = instances.iter().map(|instance| instance.state);
     states.fold(States::default(), States::with)
+}
+
+/// What the maker of a list left: the ending of its one instance, or nothing to speak of.
+fn made(instances: &[Observed]) -> Vec<Option<TaskState>> {
+    match instances {
+        [one] if one.map_index == UNMAPPED => vec![Some(one.state)],
+        _ => vec![None],
+    }
 }
 
 /// An instance that is missing, or must not be there.

@@ -105,7 +105,13 @@ pub(super) struct Verdicts {
 }
 
 impl Verdicts {
-    const RUN: Self = Self {
+    /// Whatever may be.
+    pub(super) const ANY: Self = Self {
+        run: true,
+        skip: true,
+        upstream_failed: true,
+    };
+    pub(super) const RUN: Self = Self {
         run: true,
         skip: false,
         upstream_failed: false,
@@ -120,6 +126,39 @@ impl Verdicts {
         skip: false,
         upstream_failed: true,
     };
+
+    /// Of teardowns: one setup that succeeded is enough, and without any they run.
+    pub(super) fn of_setups(setups: Occurring) -> Self {
+        use TaskState::{Skipped, Success};
+        let verdict = |states: States| match states {
+            states if states.is_empty() || states.any(&[Success]) => Self::RUN,
+            states if states.only(&[Skipped]) => Self::SKIP,
+            _ => Self::UPSTREAM_FAILED,
+        };
+        setups.iter().map(verdict).fold(Self::default(), Self::or)
+    }
+
+    /// The same of a task that needs setups as well: all have to succeed, and the first that does not decides at once.
+    pub(super) fn with_needed(self, setups: Occurring) -> Self {
+        use TaskState::{Failed, Skipped, Success, UpstreamFailed};
+        let verdict = |states: States| match states.only(&[Success]) {
+            true => self,
+            false => Self {
+                run: false,
+                skip: self.skip || states.any(&[Skipped]),
+                upstream_failed: self.upstream_failed || states.any(&[Failed, UpstreamFailed]),
+            },
+        };
+        setups.iter().map(verdict).fold(Self::default(), Self::or)
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self {
+            run: self.run || other.run,
+            skip: self.skip || other.skip,
+            upstream_failed: self.upstream_failed || other.upstream_failed,
+        }
+    }
 
     /// Every verdict that some choice among these upstreams' endings, and some order of them, allows.
     pub(super) fn of(rule: TriggerRule, upstreams: Occurring) -> Self {
@@ -147,7 +186,7 @@ fn verdicts(rule: TriggerRule, upstreams: States) -> Verdicts {
     }
     match rule {
         TriggerRule::Always | TriggerRule::AllDone => run,
-        // Teardowns look at their setups, and no task is a setup yet.
+        // See `Verdicts::of_setups`.
         TriggerRule::AllDoneSetupSuccess => run,
         TriggerRule::AllSuccess if only(&[Success]) => run,
         // The first upstream that did not succeed decides at once; which that was, nobody can see afterwards.

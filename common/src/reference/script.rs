@@ -1,5 +1,6 @@
 //! What the tasks themselves do: the part of a run's course that the DAG does not say.
 
+use super::Decision;
 use crate::ids::TaskIdx;
 
 /// How an attempt ends when nothing interrupts it.
@@ -18,6 +19,8 @@ pub enum List {
     Length(usize),
     /// It gives no list, or cannot be rendered.
     None,
+    /// It gives nothing at all (null).
+    Missing,
 }
 
 /// What the infrastructure did to an attempt, instead of letting it end.
@@ -61,6 +64,12 @@ pub trait Script {
     /// What the template of a mapped task's `variable` gives (empty: of its `expand_kwargs`); literal lists are not asked for. Several answers where the
     /// order of events decides: a rule such as `one_success` may hold before the list's producer has ended.
     fn lists(&self, task: TaskIdx, variable: &str) -> Vec<List>;
+
+    /// What a branch, short circuit or `latest_only` may come to; empty: not known.
+    fn decisions(&self, task: TaskIdx) -> Vec<Decision> {
+        let _ = task;
+        Vec::new()
+    }
 
     /// What is known of the instance's interrupted attempts.
     fn interrupted(&self, task: TaskIdx, map_index: i32) -> Interrupted {

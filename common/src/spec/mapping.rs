@@ -45,6 +45,16 @@ impl<'s> Mapping<'s> {
         }
     }
 
+    /// The templates among the lists that it is made of.
+    pub fn templates(self) -> impl Iterator<Item = &'s str> {
+        self.sources()
+            .into_iter()
+            .filter_map(|source| match source {
+                ExpandSource::Template(text) => Some(text.as_str()),
+                ExpandSource::Literal(_) => None,
+            })
+    }
+
     /// The lists that it is made of.
     pub fn sources(&self) -> Vec<&'s ExpandSource> {
         match self {

@@ -55,6 +55,22 @@ pub fn references(text: &str) -> Refs {
         .unwrap_or_default()
 }
 
+/// The task whose value a text is, if it is one pull by a constant name and nothing else: `{{ ti.xcom_pull('list') }}`.
+pub fn pulled_as_it_is(text: &str) -> Option<String> {
+    let (_, expression) = only_expression(text)?;
+    let expression = expression.trim();
+    let rest = expression
+        .strip_prefix("ti.")
+        .or_else(|| expression.strip_prefix("task_instance."))?;
+    let arguments = rest.strip_prefix("xcom_pull(")?.strip_suffix(')')?;
+    if arguments.contains(['(', ')']) {
+        return None;
+    }
+    let pulls = analyse(text).ok()?.refs().xcom_pulls;
+    let mut tasks = pulls.into_iter().map(|(task, _)| task);
+    tasks.next().filter(|_| tasks.next().is_none())
+}
+
 /// What a task's templates refer to, in all.
 pub fn task_references(task: &TaskSpec) -> Refs {
     let mut refs = scheduling_references(task);

@@ -124,7 +124,7 @@ macro_rules! run_columns {
         "r.pk, r.dag_id, r.run_id, r.version_pk, r.state, r.run_type, r.triggered_by, r.backfill_id, r.logical_date,
          r.data_interval_start, r.data_interval_end, r.run_after, r.queued_at, r.started_at, r.ended_at, r.conf,
          r.params, r.note, r.cancelled, r.stop_reason, r.max_active_tasks, r.active_tasks, r.ready_tasks,
-         r.unfinished_tasks, r.failed_leaves, r.concurrency_key"
+         r.unfinished_tasks, r.failed_leaves, r.concurrency_key, r.clean_up"
     };
 }
 pub(crate) use run_columns;
@@ -135,7 +135,7 @@ macro_rules! run_aliases {
         "r_pk, r_dag_id, r_run_id, r_version_pk, r_state, r_run_type, r_triggered_by, r_backfill_id, r_logical_date,
          r_data_interval_start, r_data_interval_end, r_run_after, r_queued_at, r_started_at, r_ended_at, r_conf, r_params, r_note,
          r_cancelled, r_stop_reason, r_max_active_tasks, r_active_tasks, r_ready_tasks, r_unfinished_tasks, r_failed_leaves,
-         r_concurrency_key"
+         r_concurrency_key, r_clean_up"
     };
 }
 pub(crate) use run_aliases;
@@ -163,6 +163,7 @@ macro_rules! run_row {
             note: get($row, concat!($prefix, "note"))?,
             cancelled: get($row, concat!($prefix, "cancelled"))?,
             stop_reason: get($row, concat!($prefix, "stop_reason"))?,
+            clean_up: get($row, concat!($prefix, "clean_up"))?,
             max_active_tasks: get($row, concat!($prefix, "max_active_tasks"))?,
             active_tasks: get($row, concat!($prefix, "active_tasks"))?,
             ready_tasks: get($row, concat!($prefix, "ready_tasks"))?,

@@ -127,6 +127,7 @@ impl NewRun {
             note: self.note,
             cancelled: false,
             stop_reason: None,
+            clean_up: None,
             max_active_tasks: self.max_active_tasks,
             active_tasks: 0,
             ready_tasks: 0,

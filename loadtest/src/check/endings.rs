@@ -141,6 +141,7 @@ impl Script for RunScript<'_> {
         match node.expanded_len.and_then(|n| usize::try_from(n).ok()) {
             Some(n) => vec![List::Length(n)],
             None if node.state == TaskState::Skipped => vec![List::Length(0)],
+            None if node.state == TaskState::UpstreamFailed => vec![List::Missing],
             None => vec![List::None],
         }
     }

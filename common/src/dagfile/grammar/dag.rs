@@ -30,7 +30,7 @@ static KEYS: &[Key] = &[
     key("params", Ty::Params, "Parameters of a run."),
     key("default_args", Ty::DefaultArgs, "Task keys for all tasks that do not give them."),
     key("tasks", Ty::Tasks, "What runs.").required(),
-    key("fail_fast", Ty::Bool, "The first failed task ends the run.").default("false").not_yet(),
+    key("fail_fast", Ty::Bool, "The first failed task ends the run; teardowns still run.").default("false"),
     key("max_consecutive_failed_dag_runs", Ty::Int { min: 0, max: i32::MAX as i64 }, "Pauses the DAG after so many failed runs in a row; 0: never.")
         .default("0"),
     key("overlap", Ty::Enum(&["queue", "skip", "cancel"]), "What a due run does while max_active_runs are active: waits, is skipped, or cancels the oldest.")

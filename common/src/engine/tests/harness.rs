@@ -4,7 +4,7 @@
 use crate::{
     engine::{
         Command, ComposeError, Plan, WorkingSet, compose, decide_again, dispatch, dispatch_limits,
-        render, settle, start_run,
+        render, settle, start_run, stop_rest, take_to_render,
     },
     ids::{RunPk, TaskIdx, TiPk, UNMAPPED, VersionPk},
     limit::{LimitKey, LimitRow},
@@ -181,6 +181,7 @@ impl World {
             note: None,
             cancelled: false,
             stop_reason: None,
+            clean_up: None,
             max_active_tasks: plan.spec.max_active_tasks as i32,
             active_tasks: 0,
             ready_tasks: 0,
@@ -306,15 +307,19 @@ impl World {
         }
         for command in commands {
             if let Command::StopRun { run, .. } = command {
-                for row in self.tis.values() {
-                    if row.run == *run && row.is_visible() && !row.state.is_finished() {
-                        ws.add_ti(row.clone());
-                    }
-                }
+                self.load_unfinished(&mut ws, *run);
             }
             ws.apply(command);
         }
         ws
+    }
+
+    fn load_unfinished(&self, ws: &mut WorkingSet, run: RunPk) {
+        for row in self.tis.values() {
+            if row.run == run && row.is_visible() && !row.state.is_finished() {
+                ws.add_ti(row.clone());
+            }
+        }
     }
 
     /// One transaction that dispatches what is ready, in this order.
@@ -397,6 +402,10 @@ impl World {
 
     fn settle(&mut self, ws: &mut WorkingSet) {
         loop {
+            for run in ws.to_stop.keys().copied().collect::<Vec<_>>() {
+                self.load_unfinished(ws, run);
+                stop_rest(ws, run);
+            }
             let missing = settle(ws);
             if !missing.is_empty() {
                 self.loads += 1;
@@ -412,13 +421,26 @@ impl World {
                 }
                 continue;
             }
+            if !ws.to_stop.is_empty() {
+                continue;
+            }
             if ws.to_render.is_empty() {
                 return;
             }
             self.keep_xcoms(ws);
-            for node in std::mem::take(&mut ws.to_render) {
+            for node in take_to_render(ws) {
                 let run = ws.ti(node).unwrap().run;
-                let xcoms = self.xcoms.get(&run).cloned().unwrap_or_default();
+                let mut xcoms = self.xcoms.get(&run).cloned().unwrap_or_default();
+                // A mapped task that left no value gives the empty list.
+                for task in self.plans[&run]
+                    .spec
+                    .tasks
+                    .iter()
+                    .filter(|task| task.mapping().is_some())
+                {
+                    let key = (task.task_id.clone(), "return_value".to_owned());
+                    xcoms.0.entry(key).or_default();
+                }
                 render(ws, node, Arc::new(xcoms));
             }
         }

@@ -36,7 +36,7 @@ pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<
                                        AND r.dag_id = d.dag_id AND r.run_after <= $1 AND r.run_type = 'scheduled'))
                    AS overlaps,
                EXISTS (SELECT FROM asset_queue q JOIN dags d ON d.dag_id = q.dag_id WHERE NOT q.looked) AS asset_events,
-               EXISTS (SELECT FROM dag_runs WHERE state = 'running' AND (cancelled OR stop_reason IS NOT NULL)
+               EXISTS (SELECT FROM dag_runs WHERE state = 'running' AND stop_reason IS NOT NULL
                                               AND unfinished_tasks > 0)
                    OR EXISTS (SELECT FROM dag_runs WHERE state = 'running' AND deadline_at <= $1) AS runs_to_stop,
                EXISTS (SELECT FROM dag_runs WHERE can_dispatch) AS ready,

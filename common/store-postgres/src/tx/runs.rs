@@ -234,14 +234,14 @@ pub(super) const UPDATE: &str = "
         state = v.state, started_at = v.started_at, ended_at = v.ended_at, note = v.note, cancelled = v.cancelled,
         stop_reason = v.stop_reason, max_active_tasks = v.max_active_tasks, active_tasks = v.active_tasks,
         ready_tasks = v.ready_tasks, unfinished_tasks = v.unfinished_tasks, failed_leaves = v.failed_leaves,
-        run_after = v.run_after, deadline_at = v.started_at + r.timeout_ms * interval '1 millisecond'
+        run_after = v.run_after, clean_up = v.clean_up, deadline_at = v.started_at + r.timeout_ms * interval '1 millisecond'
     FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::boolean[],
                 $7::text[], $8::integer[], $9::integer[], $10::integer[], $11::integer[], $12::integer[],
-                $13::timestamptz[])
+                $13::timestamptz[], $14::text[])
         AS v (pk, state, started_at, ended_at, note, cancelled, stop_reason, max_active_tasks, active_tasks,
-              ready_tasks, unfinished_tasks, failed_leaves, run_after)
+              ready_tasks, unfinished_tasks, failed_leaves, run_after, clean_up)
     WHERE r.pk = v.pk
-    RETURNING CASE WHEN r.ended_at IS NOT NULL OR r.stop_reason IS NOT NULL THEN pg_notify($14, '')::text END AS told";
+    RETURNING CASE WHEN r.ended_at IS NOT NULL OR r.stop_reason IS NOT NULL THEN pg_notify($15, '')::text END AS told";
 
 pub(super) fn bind_update<'q>(statement: Statement<'q>, runs: &[RunRow]) -> Statement<'q> {
     statement
@@ -258,6 +258,7 @@ pub(super) fn bind_update<'q>(statement: Statement<'q>, runs: &[RunRow]) -> Stat
         .bind(column(runs, |r| r.unfinished_tasks))
         .bind(column(runs, |r| r.failed_leaves))
         .bind(column(runs, |r| r.run_after))
+        .bind(column(runs, |r| opt_text(r.clean_up.as_deref())))
         .bind(CHANNEL)
 }
 
@@ -281,7 +282,7 @@ pub(super) async fn update(tx: &mut PgTx, runs: &[RunRow]) -> StoreResult<()> {
 pub(super) async fn to_stop(tx: &mut PgTx, max: i64) -> StoreResult<Vec<RunPk>> {
     const SQL: &str = "
         (SELECT pk FROM dag_runs
-         WHERE state = 'running' AND (cancelled OR stop_reason IS NOT NULL) AND unfinished_tasks > 0
+         WHERE state = 'running' AND stop_reason IS NOT NULL AND unfinished_tasks > 0
          ORDER BY pk LIMIT $2)
         UNION
         (SELECT pk FROM dag_runs WHERE state = 'running' AND deadline_at IS NOT NULL AND deadline_at <= $1

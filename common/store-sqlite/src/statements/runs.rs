@@ -19,7 +19,7 @@ macro_rules! run_row {
         "json_array(r.pk, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.triggered_by, r.backfill_id, r.logical_date, \
          r.data_interval_start, r.data_interval_end, r.run_after, r.queued_at, r.started_at, r.ended_at, r.conf, \
          r.params, r.note, r.cancelled, r.stop_reason, r.max_active_tasks, r.active_tasks, r.ready_tasks, \
-         r.unfinished_tasks, r.failed_leaves, r.concurrency_key)"
+         r.unfinished_tasks, r.failed_leaves, r.concurrency_key, r.clean_up)"
     };
 }
 pub(super) use run_row;
@@ -52,6 +52,7 @@ pub(super) struct RunRecord {
     unfinished_tasks: i32,
     failed_leaves: i32,
     concurrency_key: Option<String>,
+    clean_up: Option<String>,
 }
 
 impl From<RunRecord> for RunRow {
@@ -77,6 +78,7 @@ impl From<RunRecord> for RunRow {
             note: r.note,
             cancelled: r.cancelled.0,
             stop_reason: r.stop_reason,
+            clean_up: r.clean_up,
             max_active_tasks: r.max_active_tasks,
             active_tasks: r.active_tasks,
             ready_tasks: r.ready_tasks,
@@ -252,6 +254,7 @@ impl Session {
                 cancelled = w.value ->> 'cancelled', run_after = w.value ->> 'run_after',
                 queued_at = w.value ->> 'queued_at', started_at = w.value ->> 'started_at',
                 ended_at = w.value ->> 'ended_at', stop_reason = w.value ->> 'stop_reason', note = w.value ->> 'note',
+                clean_up = w.value ->> 'clean_up',
                 deadline_at = (w.value ->> 'started_at') + timeout_ms * 1000
             FROM jsonb_each(?1) AS w
             WHERE r.pk = w.value ->> 'pk'";
@@ -270,6 +273,7 @@ impl Session {
             started_at: Option<Micros>,
             ended_at: Option<Micros>,
             stop_reason: Option<&'a str>,
+            clean_up: Option<&'a str>,
             note: Option<&'a str>,
         }
         if runs.is_empty() {
@@ -291,6 +295,7 @@ impl Session {
                 started_at: micros(run.started_at),
                 ended_at: micros(run.ended_at),
                 stop_reason: run.stop_reason.as_deref(),
+                clean_up: run.clean_up.as_deref(),
                 note: run.note.as_deref(),
             })
             .collect();

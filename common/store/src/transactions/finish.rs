@@ -136,6 +136,7 @@ fn out_dispatch(row: &TiRow) -> OutDispatch {
 /// Settles, expanding mapped tasks and deciding branches on the way.
 async fn settle<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
     loop {
+        stop(tx, ws).await?;
         let missing = engine::settle(ws);
         if !missing.is_empty() {
             for row in tx.load_nodes(&missing).await? {
@@ -149,14 +150,29 @@ async fn settle<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
             }
             continue;
         }
+        if !ws.to_stop.is_empty() {
+            continue;
+        }
         if ws.to_render.is_empty() {
             return Ok(());
         }
-        for node in std::mem::take(&mut ws.to_render) {
+        for node in engine::take_to_render(ws) {
             let xcoms = pulled_values(tx, ws, node).await?;
             engine::render(ws, node, Arc::new(xcoms));
         }
     }
+}
+
+/// Goes on with runs that are being stopped, which needs all that is left of them.
+async fn stop<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
+    let runs: Vec<RunPk> = ws.to_stop.keys().copied().collect();
+    for run in runs {
+        for row in tx.load_unfinished(run).await? {
+            ws.add_ti(row);
+        }
+        engine::stop_rest(ws, run);
+    }
+    Ok(())
 }
 
 /// Inserts the instances of mapped tasks; what those update that have ended already is added to `updates`.
@@ -438,6 +454,13 @@ pub(super) async fn pulled_values<T: Tx>(
     keys.sort_unstable();
     keys.dedup();
     write_xcoms(tx, ws).await?;
+    // A mapped task that left no value gives the empty list.
+    for task in tasks.iter().filter_map(|idx| plan.task(*idx)) {
+        if task.mapping().is_some() {
+            let key = (task.task_id.clone(), RETURN_VALUE.to_owned());
+            pulled.0.entry(key).or_default();
+        }
+    }
     for x in tx.xcoms_of_tasks(run, &tasks, &keys).await? {
         let Some(task) = plan.task(x.task_idx) else {
             continue;

@@ -113,14 +113,15 @@ impl World {
             "{run:?}"
         );
         assert_eq!(run.state.is_finished(), run.ended_at.is_some(), "{run:?}");
-        let fails = truth.failed_leaves > 0 || run.stop_reason.is_some();
+        let stopped = run.stop_reason.is_some() || run.clean_up.is_some();
+        let fails = truth.failed_leaves > 0 || stopped;
         assert_eq!(
             run.state == RunState::Failed,
             run.state.is_finished() && fails,
             "{run:?}"
         );
-        assert!(!run.cancelled || run.stop_reason.is_some());
-        if run.stop_reason.is_some() {
+        assert!(!run.cancelled || stopped);
+        if run.stop_reason.is_some() && run.clean_up.is_none() {
             // What is not out has ended.
             assert_eq!(truth.unfinished, truth.active, "{run:?}");
         }

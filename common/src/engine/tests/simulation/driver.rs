@@ -2,14 +2,14 @@
 
 use super::{
     ledger::Ledger,
-    shape::{DagShape, Deployment, ending},
+    shape::{DagShape, Deployment, Flow, ending},
 };
 use crate::{
     engine::{Command, tests::harness::*},
     ids::{RunPk, TaskIdx, TiPk},
     limit::LimitKey,
     message::{Ending, XcomOut},
-    reference::{self, Interrupted, List, Observed, Script, Stop},
+    reference::{self, Decision, Interrupted, List, Observed, Script, Stop},
     row::{RETURN_VALUE, TiRow, XcomValue},
     state::TaskState,
 };
@@ -318,6 +318,20 @@ impl Happened<'_> {
         self.driver.dags[self.run.0 as usize - 1]
     }
 
+    /// What a decider returns to a task that is mapped over it: a branch the list of what it chose.
+    fn decided(&self, decider: usize, early: bool) -> Vec<List> {
+        let succeeded = self.rows(decider)[0].state == TaskState::Success;
+        let mut lists = match self.dag().tasks[decider].flow {
+            _ if !succeeded => vec![List::Missing],
+            Flow::Branch(bits) => vec![List::Length(self.dag().chosen(decider, bits).len())],
+            _ => vec![List::None],
+        };
+        if early {
+            lists.push(List::Missing);
+        }
+        lists
+    }
+
     fn rows(&self, task: usize) -> Vec<&TiRow> {
         self.driver.world.instances(self.run, task as TaskIdx)
     }
@@ -336,19 +350,28 @@ impl Script for Happened<'_> {
         };
         let from = &self.dag().tasks[producer];
         let rows = self.rows(producer);
+        if from.flow.is_decider() {
+            return self.decided(producer, shape.may_run_early());
+        }
         let has_value = |row: &&&TiRow| !from.empty && row.state == TaskState::Success;
         let values = rows.iter().filter(has_value).count();
         let early = shape.may_run_early();
         let mut lists = match rows.as_slice() {
             [row] if row.is_node() && values == 1 => vec![from.list()],
-            _ if values == 0 => vec![List::None],
+            _ if values == 0 && !from.sources.is_empty() => vec![List::Length(0)],
+            _ if values == 0 => vec![List::Missing],
             _ if early => (1..=values).map(List::Length).collect(),
             _ => vec![List::Length(values)],
         };
         if early {
-            lists.push(List::None);
+            lists.push(List::Missing);
+            lists.push(List::Length(0));
         }
         lists
+    }
+
+    fn decisions(&self, task: TaskIdx) -> Vec<Decision> {
+        vec![self.dag().decision(task as usize)]
     }
 
     fn interrupted(&self, task: TaskIdx, map_index: i32) -> Interrupted {

@@ -196,6 +196,15 @@ impl Ledger {
             })
             .collect();
         assert_eq!(of_engine, self.out, "what is out");
+        // What a branch or a short circuit skipped does not wait any more.
+        self.waiting.retain(|ti, _| {
+            let row = &world.tis[ti];
+            let by_decider = row
+                .reason
+                .as_deref()
+                .is_some_and(|why| why.starts_with("skipped by"));
+            !(row.state == TaskState::Skipped && by_decider)
+        });
         let of_engine = world.tis.values();
         let of_engine = of_engine.filter_map(|row| Some((row.pk, row.next_at?)));
         assert_eq!(

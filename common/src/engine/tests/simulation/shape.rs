@@ -5,12 +5,13 @@ use crate::{
     ids::TaskIdx,
     limit::LimitKey,
     message::{Ending, MAX_BODY},
-    reference::{List, Outcome},
+    reference::{Decision, List, Outcome},
     spec::DagSpec,
     trigger_rule::TriggerRule,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// What an instance's tries come to: the first so many fail, then it ends so.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,22 @@ pub(super) enum Source {
     NoList,
     /// The result of an upstream: chosen among the tasks before it.
     Upstream(usize),
+}
+
+/// What a task is to the tasks below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    Plain,
+    /// Chooses among its direct downstreams, by bits; 0xffff: a task that there is not.
+    Branch(u16),
+    ShortCircuit {
+        holds: bool,
+        ignore: bool,
+    },
+    Setup,
+    Teardown {
+        fails_run: bool,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +61,7 @@ pub(super) struct TaskShape {
     /// Its message is too large to be made.
     too_large: bool,
     pub(super) sources: Vec<Source>,
+    pub(super) flow: Flow,
     /// What a success returns; `None`: a number.
     pub(super) returns: Option<usize>,
     courses: [Course; 3],
@@ -85,7 +103,24 @@ fn source() -> impl Strategy<Value = Source> {
     ]
 }
 
-fn task_shape() -> impl Strategy<Value = TaskShape> {
+fn flow() -> impl Strategy<Value = Flow> {
+    let circuit = (proptest::bool::weighted(0.3), any::<bool>());
+    prop_oneof![
+        8 => Just(Flow::Plain),
+        2 => any::<u16>().prop_map(Flow::Branch),
+        1 => Just(Flow::Branch(u16::MAX)),
+        2 => circuit.prop_map(|(holds, ignore)| Flow::ShortCircuit { holds, ignore }),
+        2 => Just(Flow::Setup),
+        2 => any::<bool>().prop_map(|fails_run| Flow::Teardown { fails_run }),
+    ]
+}
+
+fn task_shape(flows: bool) -> impl Strategy<Value = TaskShape> {
+    let flow = if flows {
+        flow().boxed()
+    } else {
+        Just(Flow::Plain).boxed()
+    };
     let rule = prop_oneof![
         2 => Just(TriggerRule::AllSuccess),
         3 => proptest::sample::select(TriggerRule::ALL.map(|(rule, _)| rule).to_vec()),
@@ -111,9 +146,10 @@ fn task_shape() -> impl Strategy<Value = TaskShape> {
         sources,
         proptest::option::weighted(0.8, 0..4usize),
         [course(), course(), course()],
+        flow,
     )
         .prop_map(
-            |(bits, rule, retry, (empty, too_large), limits, sources, returns, courses)| {
+            |(bits, rule, retry, (empty, too_large), limits, sources, returns, courses, flow)| {
                 let (retries, retry_delay) = retry;
                 let (pool, per_dag, per_run, other_queue) = limits;
                 TaskShape {
@@ -127,7 +163,12 @@ fn task_shape() -> impl Strategy<Value = TaskShape> {
                     per_run,
                     other_queue,
                     too_large,
-                    sources,
+                    sources: if flow.is_decider() {
+                        Vec::new()
+                    } else {
+                        sources
+                    },
+                    flow,
                     returns,
                     courses,
                 }
@@ -135,9 +176,9 @@ fn task_shape() -> impl Strategy<Value = TaskShape> {
         )
 }
 
-fn dag_shape() -> impl Strategy<Value = DagShape> {
+fn dag_shape(flows: bool) -> impl Strategy<Value = DagShape> {
     (
-        proptest::collection::vec(task_shape(), 0..9),
+        proptest::collection::vec(task_shape(flows), 0..9),
         1..3usize,
         1..3u32,
         1..6u32,
@@ -154,8 +195,9 @@ fn dag_shape() -> impl Strategy<Value = DagShape> {
         )
 }
 
-pub(super) fn deployment() -> impl Strategy<Value = Deployment> {
-    let dags = proptest::collection::vec(dag_shape(), 1..4);
+/// `flows`: with branches, short circuits, setups and teardowns.
+pub(super) fn deployment(flows: bool) -> impl Strategy<Value = Deployment> {
+    let dags = proptest::collection::vec(dag_shape(flows), 1..4);
     (dags, 1..5i64, 1..5i64).prop_map(|(dags, pool_cap, queue_cap)| Deployment {
         dags,
         pool_cap,
@@ -196,7 +238,7 @@ impl Deployment {
 impl DagShape {
     fn spec(&self, n: usize, pool_cap: i64) -> DagSpec {
         let tasks = self.tasks.iter().enumerate();
-        let tasks: Vec<Value> = tasks.map(|(i, t)| t.json(i, pool_cap)).collect();
+        let tasks: Vec<Value> = tasks.map(|(i, t)| t.json(i, pool_cap, self)).collect();
         let spec = json!({
             "dag_id": format!("d{n}"), "max_active_tasks": self.max_active_tasks,
             "max_active_runs": self.max_active_runs, "tasks": tasks,
@@ -217,34 +259,119 @@ impl DagShape {
     }
 }
 
+impl Flow {
+    pub(super) fn is_decider(self) -> bool {
+        matches!(self, Self::Branch(_) | Self::ShortCircuit { .. })
+    }
+}
+
+impl DagShape {
+    fn downstream(&self, i: usize) -> Vec<usize> {
+        let tasks = self.tasks.iter().enumerate();
+        tasks
+            .filter(|(j, task)| task.direct(*j).contains(&i))
+            .map(|(j, _)| j)
+            .collect()
+    }
+
+    fn all_downstream(&self, i: usize) -> BTreeSet<usize> {
+        let direct = self.downstream(i);
+        let further = direct
+            .iter()
+            .flat_map(|j| self.all_downstream(*j))
+            .collect::<Vec<_>>();
+        direct.into_iter().chain(further).collect()
+    }
+
+    /// What a branch at `i` chooses.
+    pub(super) fn chosen(&self, i: usize, bits: u16) -> Vec<usize> {
+        self.downstream(i)
+            .into_iter()
+            .filter(|j| bits >> j & 1 == 1)
+            .collect()
+    }
+
+    /// What a decider at `i` comes to.
+    pub(super) fn decision(&self, i: usize) -> Decision {
+        let skips: Vec<usize> = match self.tasks[i].flow {
+            Flow::Branch(u16::MAX) => return Decision::Fails,
+            Flow::Branch(bits) => {
+                let chosen = self.chosen(i, bits);
+                let followed: BTreeSet<usize> = chosen
+                    .iter()
+                    .flat_map(|j| self.all_downstream(*j))
+                    .chain(chosen.clone())
+                    .collect();
+                self.downstream(i)
+                    .into_iter()
+                    .filter(|j| !followed.contains(j))
+                    .collect()
+            }
+            Flow::ShortCircuit {
+                holds: false,
+                ignore,
+            } => {
+                let below = if ignore {
+                    self.all_downstream(i).into_iter().collect()
+                } else {
+                    self.downstream(i)
+                };
+                let is_teardown = |j: &usize| matches!(self.tasks[*j].flow, Flow::Teardown { .. });
+                below.into_iter().filter(|j| !is_teardown(j)).collect()
+            }
+            _ => Vec::new(),
+        };
+        Decision::Skips(skips.into_iter().map(|j| j as TaskIdx).collect())
+    }
+}
+
 impl TaskShape {
-    fn json(&self, i: usize, pool_cap: i64) -> Value {
-        let mut upstreams: Vec<String> = (0..i)
-            .filter(|up| self.upstreams >> up & 1 == 1)
-            .map(|up| format!("t{up}"))
-            .collect();
+    fn json(&self, i: usize, pool_cap: i64, dag: &DagShape) -> Value {
+        let upstreams: Vec<String> = self.direct(i).iter().map(|up| format!("t{up}")).collect();
         let mut expand = json!({});
         for (name, source) in ["x", "y"].iter().zip(&self.sources) {
             expand[name] = match *source {
                 Source::Literal(n) => json!((0..n).collect::<Vec<_>>()),
                 Source::Upstream(choice) if i > 0 => {
-                    let up = format!("t{}", choice % i);
-                    let list = format!("{{{{ ti.xcom_pull('{up}') }}}}");
-                    upstreams.push(up);
-                    json!(list)
+                    // Upstream already: see `direct`.
+                    json!(format!("{{{{ ti.xcom_pull('t{}') }}}}", choice % i))
                 }
                 Source::NoList | Source::Upstream(_) => json!("{{ 5 }}"),
             };
         }
         let upstreams: Vec<&str> = upstreams.iter().map(String::as_str).collect();
+        let mut rule = self.rule;
+        let mut flow = json!({});
+        match self.flow {
+            Flow::Plain => {}
+            Flow::Branch(u16::MAX) => flow["branch"] = json!({"choose": "nobody"}),
+            Flow::Branch(bits) => {
+                let chosen = dag.chosen(i, bits);
+                let ids: Vec<String> = chosen.iter().map(|task| format!("'t{task}'")).collect();
+                flow["branch"] = json!({"choose": format!("{{{{ [{}] }}}}", ids.join(", "))});
+            }
+            Flow::ShortCircuit { holds, ignore } => {
+                let condition = holds.to_string();
+                flow["short_circuit"] =
+                    json!({"condition": condition, "ignore_downstream_trigger_rules": ignore});
+            }
+            Flow::Setup => flow["setup"] = json!(true),
+            Flow::Teardown { fails_run } => {
+                flow["teardown"] = json!({"on_failure_fail_dagrun": fails_run});
+                rule = TriggerRule::AllDoneSetupSuccess;
+            }
+        }
         let mut more = json!({
-            "trigger_rule": self.rule.as_str(), "retries": self.retries,
+            "trigger_rule": rule.as_str(), "retries": self.retries,
             "retry_delay": format!("{}s", self.retry_delay), "priority_weight": i % 3,
             "queue": if self.other_queue { "other" } else { "default" },
             "max_active_tis_per_dag": self.per_dag, "max_active_tis_per_dagrun": self.per_run,
         });
-        if self.empty {
+        if self.empty && !self.flow.is_decider() {
             more["empty"] = json!({});
+        }
+        for (key, value) in flow.as_object().into_iter().flatten() {
+            more[key] = value.clone();
         }
         if let Some(slots) = self.pool {
             more["pool"] = json!("p");
@@ -259,6 +386,17 @@ impl TaskShape {
         task(&format!("t{i}"), &upstreams, more)
     }
 
+    /// Its direct upstreams, at position `i`.
+    pub(super) fn direct(&self, i: usize) -> BTreeSet<usize> {
+        let mut direct: BTreeSet<usize> =
+            (0..i).filter(|up| self.upstreams >> up & 1 == 1).collect();
+        direct.extend(self.sources.iter().filter_map(|source| match source {
+            Source::Upstream(choice) if i > 0 => Some(choice % i),
+            _ => None,
+        }));
+        direct
+    }
+
     /// The task that a variable of a task at `i` is pulled from.
     pub(super) fn producer(&self, i: usize, variable: &str) -> Option<usize> {
         match self.sources[usize::from(variable == "y")] {
@@ -269,13 +407,14 @@ impl TaskShape {
 
     /// Whether it may run while upstreams have not ended.
     pub(super) fn may_run_early(&self) -> bool {
-        matches!(
-            self.rule,
-            TriggerRule::Always
-                | TriggerRule::OneSuccess
-                | TriggerRule::OneFailed
-                | TriggerRule::OneDone
-        )
+        !matches!(self.flow, Flow::Teardown { .. })
+            && matches!(
+                self.rule,
+                TriggerRule::Always
+                    | TriggerRule::OneSuccess
+                    | TriggerRule::OneFailed
+                    | TriggerRule::OneDone
+            )
     }
 
     /// What a success returns.

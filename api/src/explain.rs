@@ -79,7 +79,8 @@ const SCHEDULER_SILENCE: chrono::TimeDelta = chrono::TimeDelta::seconds(30);
 pub(crate) fn reasons(facts: &Facts) -> Vec<Value> {
     let mut found = Found(Vec::new());
     let ended = facts.ti.as_ref().is_some_and(|ti| ti.state.is_finished());
-    if let (Some(why), false) = (&facts.run.stop_reason, ended) {
+    let over = ended || facts.run.state.is_finished();
+    if let (Some(why), false) = (&facts.run.stop_reason, over) {
         found.add(
             "run_stopping",
             format!("the run is being stopped: {why}"),

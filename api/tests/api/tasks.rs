@@ -144,7 +144,7 @@ async fn explain_follows_an_instance_to_its_end() {
         .await;
     assert_eq!(kinds(&api, "a").await, ["ended"]);
     let blocked = api.get(&format!("{TIS}/b/dependencies")).await.expect(200);
-    assert_eq!(blocked["dependencies"][0]["name"], "ended");
+    assert_eq!(blocked["dependencies"][0]["name"], "upstream_failed");
     api.get(&format!("{TIS}/nope/explain")).await.expect(404);
 }
 

@@ -77,7 +77,7 @@ impl WorkingSet {
     pub(super) fn try_ended(&mut self, before: &TiRow, event: &Finished) -> Option<()> {
         let run = self.run(before.run)?;
         let date = run.logical_date.unwrap_or(run.run_after);
-        let stopped = self.stopped_by(&before).map(str::to_owned);
+        let stopped = self.stopped_by(before).map(str::to_owned);
         let may_retry = before.try_number <= before.max_tries && stopped.is_none();
         match event.ending {
             Ending::Success => self.change(before.pk, |row| transition::succeed(row, event)),

@@ -6,12 +6,9 @@ use crate::{deployment::Servers, error::Result, progress::Progress};
 const PER_RUN: u64 = 100;
 /// Task instances that one statement makes.
 const STEP: u64 = 200_000;
-<<<<<<< Updated upstream
-=======
 /// The rows refer to each other as they should: nobody has to check that again. What a crash of this private server would lose
 /// is made anew.
 const QUICKLY: &str = "SET session_replication_role = replica; SET synchronous_commit = off;";
->>>>>>> Stashed changes
 /// Days over which the runs are spread; within the default retention, so that nothing is deleted while we measure.
 const DAYS: u32 = 60;
 
@@ -23,14 +20,8 @@ pub async fn fill(servers: &Servers, dag_id: &str, instances: u64) -> Result<()>
     let mut made = 0;
     while made < runs {
         let next = (made + STEP / PER_RUN).min(runs);
-<<<<<<< Updated upstream
-        for statement in statements(dag_id, made, next, runs) {
-            servers.sql(&statement).await?;
-        }
-=======
         let statement = statement(dag_id, made, next, runs);
         servers.sql(&format!("{QUICKLY} {statement}")).await?;
->>>>>>> Stashed changes
         made = next;
         progress.set((made * PER_RUN).min(instances), "");
     }

@@ -60,7 +60,7 @@ fn lists_side_by_side_are_equally_long() {
     // An empty list beside one that is not is a difference too.
     assert!(values(zip, json!([])).is_err());
     let none = json!({"expand_zip": {"a": [], "b": PULL}});
-    assert_eq!(values(none, json!([])).unwrap(), [json!({}); 0]);
+    assert!(values(none, json!([])).unwrap().is_empty());
 }
 
 #[test]

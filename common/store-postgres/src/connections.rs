@@ -14,7 +14,10 @@ use sqlx::{
     Connection as _, Executor as _, PgConnection,
     postgres::{PgConnectOptions, PgQueryResult, PgRow},
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 /// How long a caller waits for a connection to be given back, and how long for a new one while the server is away.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,9 +31,26 @@ const NOT_NEEDED: Duration = Duration::from_secs(5 * 60);
 /// The age at which one is replaced: a server process keeps what it has read of the catalogue for its lifetime.
 const OLDEST: Duration = Duration::from_secs(30 * 60);
 
+/// When a connection was last found dead. Those of before may have died with it, and are tested before they are used.
+#[derive(Debug, Clone, Default)]
+struct LastDeath(Arc<Mutex<Option<Instant>>>);
+
+impl LastDeath {
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether it was no longer ago than `age`.
+    fn is_within(&self, age: Duration) -> bool {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| last.elapsed() <= age)
+    }
+}
+
 #[derive(Debug)]
 struct Maker {
     options: PgConnectOptions,
+    last_death: LastDeath,
 }
 
 impl Manager for Maker {
@@ -68,13 +88,18 @@ impl Manager for Maker {
         if metrics.age() > OLDEST {
             return Err(RecycleError::message("old"));
         }
-        if metrics.last_used() > TEST_AFTER {
-            let answer = tokio::time::timeout(PATIENCE, connection.ping()).await;
-            answer
-                .map_err(|_| RecycleError::message("no answer"))?
-                .map_err(|error| RecycleError::Backend(db(error)))?;
+        let rested = metrics.last_used();
+        if rested <= TEST_AFTER && !self.last_death.is_within(rested) {
+            return Ok(());
         }
-        Ok(())
+        let answer = match tokio::time::timeout(PATIENCE, connection.ping()).await {
+            Ok(answer) => answer.map_err(|error| RecycleError::Backend(db(error))),
+            Err(_) => Err(RecycleError::message("no answer")),
+        };
+        if answer.is_err() {
+            self.last_death.note();
+        }
+        answer
     }
 }
 
@@ -82,19 +107,25 @@ impl Manager for Maker {
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
     pool: Pool<Maker>,
+    last_death: LastDeath,
 }
 
 impl Connections {
     /// At most `max` connections; made when they are needed.
     pub(crate) fn new(options: PgConnectOptions, max: usize) -> StoreResult<Self> {
-        let pool = Pool::builder(Maker { options })
+        let last_death = LastDeath::default();
+        let maker = Maker {
+            options,
+            last_death: last_death.clone(),
+        };
+        let pool = Pool::builder(maker)
             .max_size(max.max(1))
             .queue_mode(QueueMode::Lifo)
             .runtime(deadpool::Runtime::Tokio1)
             .wait_timeout(Some(PATIENCE))
             .build()
             .map_err(|error| StoreError::Other(error.to_string()))?;
-        Ok(Self { pool })
+        Ok(Self { pool, last_death })
     }
 
     pub(crate) async fn get(&self) -> StoreResult<Connection> {
@@ -106,6 +137,7 @@ impl Connections {
             connection: Some(connection),
             usable: true,
             in_transaction: false,
+            last_death: self.last_death.clone(),
         })
     }
 
@@ -130,6 +162,7 @@ pub(crate) struct Connection {
     /// No statement is under way, and the last one was answered.
     usable: bool,
     in_transaction: bool,
+    last_death: LastDeath,
 }
 
 impl Connection {
@@ -190,6 +223,9 @@ impl Connection {
 
     fn answered<T>(&mut self, answer: StoreResult<T>) -> StoreResult<T> {
         self.usable = !matches!(answer, Err(StoreError::Unavailable(_)));
+        if !self.usable {
+            self.last_death.note();
+        }
         answer
     }
 }
@@ -209,6 +245,7 @@ impl Drop for Connection {
                     connection: Some(connection),
                     usable: true,
                     in_transaction: true,
+                    last_death: self.last_death.clone(),
                 };
                 drop(runtime.spawn(async move { open.end("ROLLBACK").await }));
             }
@@ -272,6 +309,35 @@ mod tests {
             "SELECT CASE WHEN to_regclass('made') IS NULL THEN 1 ELSE 0 END",
         );
         assert_eq!(absent.await, 1);
+    }
+
+    #[tokio::test]
+    async fn when_one_has_died_the_others_are_tested_before_they_are_used() {
+        let (connections, _database) = connections(3).await;
+        let (mut a, mut b, mut c) = (
+            connections.get().await.unwrap(),
+            connections.get().await.unwrap(),
+            connections.get().await.unwrap(),
+        );
+        for connection in [&mut a, &mut b] {
+            process(connection).await;
+        }
+        let others = query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        );
+        assert_eq!(c.all(others).await.unwrap().len(), 2);
+        drop(c);
+        drop(a);
+        // It is the last one in use, and finds out.
+        let error = b.execute(query("SELECT 1")).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+        drop(b);
+        let (mut first, mut second) = (
+            connections.get().await.unwrap(),
+            connections.get().await.unwrap(),
+        );
+        assert_ne!(process(&mut first).await, process(&mut second).await);
     }
 
     #[tokio::test]

@@ -9,3 +9,4 @@ mod runs;
 mod secrets;
 mod support;
 mod tasks;
+mod time;

@@ -88,6 +88,8 @@ pub(crate) fn reasons(facts: &Facts) -> Vec<Value> {
         );
     }
     match (&facts.ti, facts.run.state) {
+        // A run that was cleared in part waits for its start, but not what has ended in it.
+        (Some(ti), RunState::Queued) if ti.state.is_finished() => has_ended(facts, ti, &mut found),
         (None, state) if state.is_finished() => {
             let why = facts.run.stop_reason.as_deref().unwrap_or("it is over");
             found.add(
@@ -107,17 +109,8 @@ pub(crate) fn reasons(facts: &Facts) -> Vec<Value> {
             TaskState::UpForReschedule | TaskState::Deferred | TaskState::AwaitingInput => {
                 waits::waiting(facts, ti, &mut found);
             }
-            state if state.is_finished() => {
-                let why = ti
-                    .reason
-                    .as_ref()
-                    .map_or_else(String::new, |why| format!(": {why}"));
-                found.add(
-                    ended_kind(facts, ti),
-                    format!("it has ended: {state}{why}"),
-                    json!({ "at": ti.ended_at, "state": state }),
-                );
-            }
+            TaskState::Restarting => restarting(ti, &mut found),
+            state if state.is_finished() => has_ended(facts, ti, &mut found),
             state => found.add("waiting", format!("it is {state}"), json!({})),
         },
     }
@@ -163,6 +156,36 @@ impl Found {
     fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+fn has_ended(facts: &Facts, ti: &TiRow, found: &mut Found) {
+    let why = ti
+        .reason
+        .as_ref()
+        .map_or_else(String::new, |why| format!(": {why}"));
+    found.add(
+        ended_kind(facts, ti),
+        format!("it has ended: {}{why}", ti.state),
+        json!({ "at": ti.ended_at, "state": ti.state }),
+    );
+}
+
+/// It was cleared or marked while its dispatch was out.
+fn restarting(ti: &TiRow, found: &mut Found) {
+    let why = ti.reason.as_deref().unwrap_or("it was cleared");
+    let then = ti.then.map_or_else(
+        || "then it runs anew".to_owned(),
+        |state| format!("then it is {state}"),
+    );
+    let by = match &ti.worker {
+        Some(worker) => format!("worker {worker} is stopping its process"),
+        None => "its dispatch is being taken back".to_owned(),
+    };
+    found.add(
+        "restarting",
+        format!("{why}: {by}; {then}"),
+        json!({ "worker": ti.worker }),
+    );
 }
 
 fn run_not_started(facts: &Facts, found: &mut Found) {

@@ -1,7 +1,9 @@
 //! The routes, a file per noun.
 
+mod amend;
 mod assets;
 mod backfills;
+mod clear;
 mod connections;
 mod dag_runs;
 mod dag_stats;
@@ -16,6 +18,7 @@ mod internal;
 mod jobs;
 mod logs;
 mod lookup;
+mod mark;
 mod openapi;
 mod parallelism;
 mod patch_run;
@@ -125,11 +128,24 @@ fn run_routes() -> Router<App> {
                 .delete(dag_runs::delete),
         )
         .route(&format!("{RUN}/cancel"), post(patch_run::cancel))
+        .route(&format!("{RUN}/clear"), post(clear::run))
+        .route(
+            &format!("{DAG}/clearTaskInstances"),
+            post(clear::task_instances),
+        )
         .route(&format!("{RUN}/taskInstances"), get(task_instances::list))
-        .route(TI, get(task_instances::get_one))
+        .route(TI, get(task_instances::get_one).patch(mark::patch))
+        .route(
+            &format!("{TI}/dry_run"),
+            axum::routing::patch(mark::dry_run),
+        )
         .route(
             &format!("{TI}/{{map_index}}"),
-            get(task_instances::get_mapped),
+            get(task_instances::get_mapped).patch(mark::patch),
+        )
+        .route(
+            &format!("{TI}/{{map_index}}/dry_run"),
+            axum::routing::patch(mark::dry_run),
         )
         .route(
             &format!("{TI}/listMapped"),

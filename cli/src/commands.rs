@@ -1,5 +1,6 @@
 //! The client commands: everything that talks to a running Gristmill over its REST API. One file per noun.
 
+mod amend;
 mod backfill;
 mod connections;
 mod console;

@@ -20,6 +20,7 @@ mod lints;
 mod node;
 mod reader;
 mod resolve;
+mod retries;
 mod schema;
 mod setups;
 mod texts;

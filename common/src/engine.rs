@@ -4,6 +4,7 @@
 //! skips that cascade), dispatches what fits the limits, and writes what changed. Everything here is pure; which rows are
 //! still missing is answered, not fetched.
 
+mod amend;
 mod apply;
 mod command;
 mod compose;
@@ -13,12 +14,15 @@ mod expand;
 mod flow;
 mod map_values;
 mod plan;
+mod reexpand;
+mod selection;
 mod settle;
 mod start;
 mod stop;
 mod wait;
 mod working_set;
 
+pub use amend::{AmendError, Amended, Tally, Wish};
 pub use command::Command;
 pub use compose::{ComposeError, XcomPull, compose};
 pub use concurrency::{run_key, shared_limit};
@@ -27,6 +31,8 @@ pub use expand::{NoList, expand, expansion_values};
 pub use flow::{DECISION_KEY, decide_again, decision_skips, render, take_to_render};
 pub use map_values::{MAX_MAP_BYTES, MAX_MAP_LENGTH};
 pub use plan::Plan;
+pub use reexpand::close;
+pub use selection::{Picked, Selection};
 pub use settle::{Missing, settle};
 pub use start::start_run;
 pub use stop::stop_rest;

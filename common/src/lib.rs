@@ -16,6 +16,7 @@ pub mod params;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
 pub mod retry;
+pub mod retry_rule;
 pub mod row;
 pub mod seal;
 pub mod span;

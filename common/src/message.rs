@@ -212,6 +212,10 @@ pub enum Ending {
     Skipped,
     /// Failed; tried again while tries remain.
     Failed,
+    /// The same, but after this time instead of the task's own delay.
+    RetryIn {
+        ms: u64,
+    },
     /// Failed in a way that another try cannot mend.
     FailedForGood,
     /// Killed because its run or itself was cancelled.

@@ -7,6 +7,9 @@ use sha1::{Digest, Sha1};
 /// Attempts lost to infrastructure in a row after which a task instance is given up.
 pub const MAX_INFRA_LOSSES: i32 = 3;
 
+/// No wait is longer than a year, whoever asks for it.
+pub const LONGEST_WAIT: Duration = Duration::days(366);
+
 /// No computed backoff is longer, as in Airflow's `core.max_task_retry_delay`.
 const LONGEST_BACKOFF_SECS: f64 = 86_400.0;
 

@@ -31,6 +31,7 @@ pub struct RunRow {
     /// It does not start before.
     pub run_after: DateTime<Utc>,
     pub queued_at: DateTime<Utc>,
+    /// A run that was queued anew keeps it until it starts again: its instances exist.
     pub started_at: Option<DateTime<Utc>>,
     pub ended_at: Option<DateTime<Utc>>,
     pub conf: Map<String, Value>,
@@ -165,11 +166,13 @@ pub struct TiRow {
     pub started_at: Option<DateTime<Utc>>,
     pub ended_at: Option<DateTime<Utc>>,
     /// `up_for_retry`: when the next try is due. An instance that waits: when it is looked at next, unless something else
-    /// wakes it before.
+    /// wakes it before. `queued`, of a task with `queued_timeout`: when it is given up.
     pub next_at: Option<DateTime<Utc>>,
     /// What a waiting instance remembers from look to look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
+    /// `restarting`: what it becomes once its dispatch is over; absent: it waits anew.
+    pub then: Option<TaskState>,
     /// Incarnation of the worker that started the current attempt.
     pub worker: Option<String>,
     pub hostname: Option<String>,
@@ -217,6 +220,18 @@ impl TiRow {
 
     pub fn is_node(&self) -> bool {
         self.map_index == UNMAPPED
+    }
+
+    /// Whether it is a node whose trigger rule has not been decided, since its run started or since it was cleared: its
+    /// counters have to be right. A node that was expanded shows in `scheduled_at` when its rule held.
+    pub fn is_undecided(&self) -> bool {
+        let waits = match self.state {
+            TaskState::None => true,
+            // It is counted for while its last dispatch is being stopped.
+            TaskState::Restarting => self.then.is_none(),
+            _ => false,
+        };
+        self.is_node() && waits && self.scheduled_at.is_none()
     }
 
     /// Whether users see it: the node of an expanded task stands for its instances and is hidden.

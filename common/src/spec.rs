@@ -4,7 +4,9 @@
 //! tasks, dependencies resolved to task ids, and the tasks stand in a topological order: their position is their
 //! [`TaskIdx`]. The grammar of the file itself is in `docs/dag-format.md`.
 
-use crate::{asset::Asset, ids::TaskIdx, span::Span, trigger_rule::TriggerRule};
+use crate::{
+    asset::Asset, ids::TaskIdx, retry_rule::RetryRule, span::Span, trigger_rule::TriggerRule,
+};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -135,8 +137,14 @@ pub struct TaskSpec {
     pub retry_exponential_backoff: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_retry_delay: Option<Span>,
+    /// What failures of certain kinds lead to; the first that fits decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retry_rules: Vec<RetryRule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution_timeout: Option<Span>,
+    /// Failed if no worker takes it for so long after its dispatch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued_timeout: Option<Span>,
     /// May be a template over `params` and `map`.
     #[serde(default = "default_queue")]
     pub queue: String,

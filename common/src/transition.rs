@@ -11,12 +11,16 @@ use crate::{
 
 mod await_retry;
 mod cancel;
+mod clear;
 mod defer;
 mod dispatch;
 mod fail;
+mod halt;
 mod look;
 mod lose;
+mod mark;
 mod poke;
+mod remove;
 mod requeue;
 mod reschedule;
 mod resolve;
@@ -28,12 +32,16 @@ mod succeed;
 
 pub use await_retry::{AWAIT_RETRY, await_retry};
 pub use cancel::{CANCEL, cancel};
+pub use clear::{CLEAR, clear};
 pub use defer::{DEFER, defer};
 pub use dispatch::{DISPATCH, DispatchTerms, dispatch};
-pub use fail::{FAIL, fail};
+pub use fail::{FAIL, fail, record_ending};
+pub use halt::{HALT, halt};
 pub use look::{LOOK, look};
 pub use lose::{LOSE, lose};
+pub use mark::{MARK, mark};
 pub use poke::{POKE, poke};
+pub use remove::{REMOVE, remove};
 pub use requeue::{REQUEUE, requeue};
 pub use reschedule::{RESCHEDULE, reschedule};
 pub use resolve::{RESOLVE, resolve};
@@ -53,7 +61,7 @@ pub struct Transition {
 }
 
 /// Every transition, in the order of a task instance's life.
-pub const ALL: [Transition; 16] = [
+pub const ALL: [Transition; 20] = [
     SCHEDULE,
     RESOLVE,
     DEFER,
@@ -70,6 +78,10 @@ pub const ALL: [Transition; 16] = [
     REQUEUE,
     LOSE,
     CANCEL,
+    HALT,
+    CLEAR,
+    MARK,
+    REMOVE,
 ];
 
 /// A transition was asked of a row in the wrong state: what caused it is stale.
@@ -110,10 +122,7 @@ pub fn diagram() -> String {
             }
         }
     }
-    for state in TaskState::ALL
-        .iter()
-        .filter(|s| s.is_finished() && **s != Removed)
-    {
+    for state in TaskState::ALL.iter().filter(|s| s.is_finished()) {
         out.push_str(&format!("    {state} --> [*]\n"));
     }
     out

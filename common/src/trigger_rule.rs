@@ -97,28 +97,38 @@ impl Counters {
 
     /// Counts one ending of a setup that the task needs without depending on it directly.
     pub fn count_needed_setup(&mut self, ending: TaskState) {
+        self.count_needed_setups(ending, 1);
+    }
+
+    /// Counts `n` endings of such setups.
+    pub fn count_needed_setups(&mut self, ending: TaskState, n: i32) {
         match ending {
-            TaskState::Success => self.setup_success += 1,
-            TaskState::Skipped => self.setup_skipped += 1,
-            TaskState::Failed | TaskState::UpstreamFailed => self.setup_failed += 1,
+            TaskState::Success => self.setup_success += n,
+            TaskState::Skipped => self.setup_skipped += n,
+            TaskState::Failed | TaskState::UpstreamFailed => self.setup_failed += n,
             _ => {}
         }
     }
 
     /// Counts one ending of a direct upstream.
     pub fn count(&mut self, ending: TaskState, is_setup: bool) {
+        self.count_all(ending, is_setup, 1);
+    }
+
+    /// Counts `n` endings.
+    pub fn count_all(&mut self, ending: TaskState, is_setup: bool, n: i32) {
         match ending {
-            TaskState::Success => self.success += 1,
-            TaskState::Failed => self.failed += 1,
-            TaskState::UpstreamFailed => self.upstream_failed += 1,
-            TaskState::Skipped => self.skipped += 1,
-            TaskState::Removed => self.removed += 1,
+            TaskState::Success => self.success += n,
+            TaskState::Failed => self.failed += n,
+            TaskState::UpstreamFailed => self.upstream_failed += n,
+            TaskState::Skipped => self.skipped += n,
+            TaskState::Removed => self.removed += n,
             _ => return,
         }
         if is_setup {
             match ending {
-                TaskState::Success => self.setup_success += 1,
-                TaskState::Skipped => self.setup_skipped += 1,
+                TaskState::Success => self.setup_success += n,
+                TaskState::Skipped => self.setup_skipped += n,
                 _ => {}
             }
         }

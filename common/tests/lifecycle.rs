@@ -60,8 +60,10 @@ fn lifecycle_page_is_up_to_date() {
 fn lifecycle_ends_where_states_are_final() {
     for transition in ALL {
         for from in transition.from {
+            // Only users do.
+            let by_users = ["clear", "mark"].contains(&transition.name);
             assert!(
-                !from.is_finished(),
+                !from.is_finished() || by_users,
                 "{} leaves the final state {from}",
                 transition.name
             );

@@ -1,4 +1,4 @@
-//! Ends the dispatches of runs that are being stopped.
+//! Ends dispatches: of runs that are being stopped, and of instances that were cleared or marked.
 
 use crate::{SchedulerHandle, barrier, effects, epoch, repeat};
 use gristmill_broker::{ControlTarget, Publication, Target};
@@ -8,7 +8,7 @@ use gristmill_store::OutDispatch;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Marks the dispatches as cancelled in presence, from when on nobody can claim them; tells the workers that hold one; and
-/// ends those that nobody holds. Repeated every second while the run has any left.
+/// ends those that nobody holds. Repeated every second while any is left.
 pub(crate) async fn cancel(handle: &Arc<SchedulerHandle>, dispatches: &[OutDispatch]) {
     let ids: Vec<(i64, i64)> = dispatches
         .iter()
@@ -29,7 +29,7 @@ pub(crate) async fn cancel(handle: &Arc<SchedulerHandle>, dispatches: &[OutDispa
             CancelState::HeldBy(worker) => by_worker.entry(worker).or_default().push(out.dispatch),
             // A proof only under the epoch of the dispatch, or once every worker has restored its claims under the new one.
             CancelState::NotClaimed
-                if out.state == TaskState::Queued && (out.epoch == cancels.epoch || restored) =>
+                if not_heard_of(out) && (out.epoch == cancels.epoch || restored) =>
             {
                 let same_epoch = out.epoch == cancels.epoch;
                 let found = if same_epoch {
@@ -65,6 +65,15 @@ pub(crate) async fn cancel(handle: &Arc<SchedulerHandle>, dispatches: &[OutDispa
     {
         Ok(applied) => effects::carry_out(handle, applied),
         Err(error) => tracing::error!(%error, "cannot cancel"),
+    }
+}
+
+/// Whether no start of it has been applied.
+fn not_heard_of(out: &OutDispatch) -> bool {
+    match out.state {
+        TaskState::Queued => true,
+        TaskState::Restarting => out.worker.is_none(),
+        _ => false,
     }
 }
 

@@ -50,6 +50,8 @@ pub struct SchedulerHandle {
     pub(crate) wake_unclaimed: Notify,
     /// Incarnations that hold dispatches which should have started long ago: the judge watches them too.
     pub(crate) suspects: std::sync::Mutex<std::collections::BTreeSet<String>>,
+    /// Dispatches are to be stopped because their instances were cleared or marked.
+    pub(crate) wake_restarting: Notify,
     /// A retry was set that may be due before the next look.
     pub(crate) wake_retries: Notify,
     /// Instances wait to be looked at, or for a run that has ended.
@@ -83,6 +85,7 @@ impl SchedulerHandle {
             wake_runs: Notify::new(),
             wake_unclaimed: Notify::new(),
             suspects: std::sync::Mutex::default(),
+            wake_restarting: Notify::new(),
             wake_retries: Notify::new(),
             wake_waits: Notify::new(),
             to_publish,

@@ -6,6 +6,7 @@ mod lost;
 mod outbox;
 mod queues;
 mod restart;
+mod restarting;
 mod retention;
 mod retries;
 mod unclaimed;
@@ -22,6 +23,7 @@ pub(crate) fn spawn(handle: &Arc<SchedulerHandle>, loops: &mut JoinSet<()>) {
     loops.spawn(lost::run(handle.clone()));
     loops.spawn(outbox::run(handle.clone()));
     loops.spawn(queues::run(handle.clone()));
+    loops.spawn(restarting::run(handle.clone()));
     loops.spawn(retention::run(handle.clone()));
     loops.spawn(retries::run(handle.clone()));
     loops.spawn(unclaimed::run(handle.clone()));

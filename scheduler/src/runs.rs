@@ -44,6 +44,13 @@ async fn attend(handle: &Arc<SchedulerHandle>, to_do: ToDo) -> bool {
             Err(error) => tracing::error!(%error, "cannot cancel overlapped runs"),
         }
     }
+    // What a user cleared or marked was told to this loop only.
+    if to_do.restarting {
+        handle.wake_restarting.notify_one();
+    }
+    if to_do.ready {
+        handle.wake_dispatch.notify_one();
+    }
     let mut made = 0;
     if to_do.due_dags {
         match repeat::until_answered("making scheduled runs", || store.create_due_runs()).await {

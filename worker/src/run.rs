@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use gristmill_common::{
     message::{Ending, Event, Finished, Started, WorkMessage, XcomOut},
+    retry_rule::{self, Failure, RetryAction, RetryRule},
     spec::TaskKind,
 };
 use gristmill_objects::logs::LogKey;
@@ -25,6 +26,10 @@ pub(crate) struct Outcome {
     pub(crate) exit_code: Option<i32>,
     pub(crate) pid: Option<i32>,
     pub(crate) reason: Option<String>,
+    /// Of an HTTP answer that was no success.
+    pub(crate) status: Option<u16>,
+    /// The ends of what it printed, or was answered: what `retry_rules` look at.
+    pub(crate) output: Vec<String>,
     pub(crate) xcoms: Vec<XcomOut>,
 }
 
@@ -61,6 +66,35 @@ impl Outcome {
             reason: Some(reason.into()),
             ..Self::default()
         }
+    }
+
+    /// What the task's rules make of a failure that another try may mend.
+    fn by_rules(mut self, rules: &[RetryRule]) -> Self {
+        if rules.is_empty() || self.ending != Some(Ending::Failed) {
+            return self;
+        }
+        let failure = Failure {
+            exit_code: self.exit_code,
+            status: self.status,
+            output: std::mem::take(&mut self.output),
+        };
+        let Some(rule) = retry_rule::rule_of(rules, &failure) else {
+            return self;
+        };
+        let (ending, means) = match (rule.then, rule.delay) {
+            (RetryAction::Fail, _) => (Ending::FailedForGood, "failed for good"),
+            (RetryAction::Skip, _) => (Ending::Skipped, "skipped"),
+            (RetryAction::Retry, None) => return self,
+            (RetryAction::Retry, Some(delay)) => {
+                let ms = u64::try_from(delay.millis()).unwrap_or(u64::MAX);
+                self.ending = Some(Ending::RetryIn { ms });
+                return self;
+            }
+        };
+        self.ending = Some(ending);
+        let reason = self.reason.unwrap_or_default();
+        self.reason = Some(format!("{reason} ({means}, by a retry rule)"));
+        self
     }
 
     /// What a wish ends a task as.
@@ -225,7 +259,9 @@ async fn execute(
                 wish,
                 started: std::sync::Mutex::new(None),
             };
-            let outcome = tasks::run(&execution).await;
+            let outcome = tasks::run(&execution)
+                .await
+                .by_rules(&execution.message.task.retry_rules);
             let started = execution.started.lock().ok().and_then(|started| *started);
             (outcome, started)
         }

@@ -83,6 +83,7 @@ fn facts() -> Facts {
         ended_at: None,
         next_at: None,
         wait: None,
+        then: None,
         worker: None,
         hostname: None,
         pid: None,
@@ -163,6 +164,16 @@ fn upstream(f: &mut Facts) {
 #[case::concurrency(|f: &mut Facts| { queued_run(f); f.run_key = Some(LimitRow { key: LimitKey::RunKey { dag_id: "d".into(), key: "kim".into() }, ..limit(1, 1).unwrap() }) }, "concurrency", "1 of at most 1 runs of d with the key \"kim\"")]
 #[case::never_started(|f: &mut Facts| { queued_run(f); f.run.state = RunState::Failed; f.run.stop_reason = Some("a newer run".into()) }, "run_stopped", "a newer run")]
 #[case::starting(|f: &mut Facts| queued_run(f), "ready", "about to start")]
+#[case::cleared_beside(
+    |f: &mut Facts| { f.run.state = RunState::Queued; state(f, TaskState::Success).ended_at = Some(at(-9)) },
+    "ended",
+    "it has ended: success"
+)]
+#[case::restarting(
+    |f: &mut Facts| { let ti = state(f, TaskState::Restarting); ti.reason = Some("cleared by me".into()); ti.worker = Some("w1".into()) },
+    "restarting",
+    "cleared by me: worker w1 is stopping its process; then it runs anew"
+)]
 #[case::upstreams(
     upstream,
     "upstream",

@@ -74,7 +74,7 @@ pub(super) const OPERATIONS: &[(&str, &str, &str)] = &[
     (
         "patch",
         "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}",
-        "Set a run's state to failed: cancel it",
+        "Set a run's state (queued, success, failed) or its note; failed stops one that is under way",
     ),
     (
         "delete",
@@ -85,6 +85,36 @@ pub(super) const OPERATIONS: &[(&str, &str, &str)] = &[
         "post",
         "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/cancel",
         "Cancel a run",
+    ),
+    (
+        "post",
+        "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/clear",
+        "Run a run's tasks anew; a dry run (the default) lists them",
+    ),
+    (
+        "post",
+        "/api/v2/dags/{dag_id}/clearTaskInstances",
+        "Run task instances anew; a dry run (the default) lists them",
+    ),
+    (
+        "patch",
+        "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}",
+        "Set a task's state: success, failed, skipped",
+    ),
+    (
+        "patch",
+        "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/dry_run",
+        "What that would change",
+    ),
+    (
+        "patch",
+        "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/{map_index}",
+        "Set the state of an instance of a mapped task",
+    ),
+    (
+        "patch",
+        "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/{map_index}/dry_run",
+        "What that would change",
     ),
     (
         "get",

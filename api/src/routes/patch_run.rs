@@ -1,6 +1,10 @@
-//! Cancelling a run, also by Airflow's way of setting its state to `failed`.
+//! Cancelling a run, and setting its state and its note.
 
-use super::{dag_runs::whole, lookup};
+use super::{
+    amend::{Answer, Request, context},
+    dag_runs::whole,
+    lookup,
+};
 use crate::{
     auth::{About, Caller, User},
     error::{ApiError, FieldError},
@@ -8,11 +12,10 @@ use crate::{
     parts::App,
 };
 use axum::{Json, extract::State};
-use gristmill_common::{engine::Command, ids::RunPk, row::RunRow};
-use gristmill_store::DispatchContext;
+use gristmill_common::{engine::Command, row::RunRow, state::RunState};
+use gristmill_store::Change;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,24 +47,35 @@ pub(super) async fn patch(
     Body(body): Body<Patch>,
 ) -> Result<Json<Value>, ApiError> {
     let row = lookup::run(&app, &dag_id, &run_id).await?;
-    if body.note.is_some() {
-        return Err(ApiError::NotYet(
-            "this version cannot change a run's note yet; give it when you trigger the run"
-                .to_owned(),
-        ));
+    let change = match body.state.as_deref() {
+        Some("failed") if !row.state.is_finished() => {
+            stop(&app, &caller, &row, None).await?;
+            Change::Note
+        }
+        Some("failed") => Change::MarkRun(RunState::Failed),
+        Some("success") => Change::MarkRun(RunState::Success),
+        Some("queued") => Change::MarkRun(RunState::Queued),
+        Some(other) => {
+            return Err(ApiError::field(FieldError::body(
+                "state",
+                "Input should be 'queued', 'success' or 'failed'".to_owned(),
+                other.into(),
+            )));
+        }
+        None => Change::Note,
+    };
+    if body.note.is_some() || !matches!(change, Change::Note) {
+        let request = Request {
+            extra: json!({ "state": body.state, "note": body.note }),
+            note: body.note,
+            ..Request::new(change, "patch_dag_run")
+        };
+        Answer::default()
+            .amend(&app, &caller, &row, request)
+            .await?;
     }
-    match body.state.as_deref() {
-        Some("failed") => stop(&app, &caller, &row, None).await.map(Json),
-        Some(state @ ("success" | "queued")) => Err(ApiError::NotYet(format!(
-            "this version cannot set a run's state to {state:?} yet; \"failed\" cancels it"
-        ))),
-        Some(other) => Err(ApiError::field(FieldError::body(
-            "state",
-            "Input should be 'queued', 'success' or 'failed'".to_owned(),
-            other.into(),
-        ))),
-        None => whole(&app, &row).await.map(Json),
-    }
+    let row = lookup::run(&app, &dag_id, &run_id).await?;
+    whole(&app, &row).await.map(Json)
 }
 
 /// Ends the run: what has not started is skipped; a scheduler, which this wakes, has the rest killed.
@@ -99,17 +113,4 @@ async fn stop(
         .await;
     let row = lookup::run(app, &row.dag_id, &row.run_id).await?;
     whole(app, &row).await
-}
-
-/// Without an epoch nothing is dispatched: that is the schedulers' part.
-fn context(app: &App) -> DispatchContext {
-    let secret = app.secret.clone();
-    DispatchContext {
-        epoch: None,
-        claim_window: Duration::ZERO,
-        batch: 0,
-        plans: app.plans.clone(),
-        published: Arc::default(),
-        token: Arc::new(move |run: RunPk| secret.run_token(run.0)),
-    }
 }

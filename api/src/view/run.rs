@@ -1,7 +1,7 @@
 //! DAG runs.
 
 use super::{duration, time, time_or_null, version};
-use gristmill_common::row::RunRow;
+use gristmill_common::{row::RunRow, state::RunState};
 use gristmill_store::{StateCounts, VersionRow};
 use serde_json::{Value, json};
 
@@ -19,6 +19,8 @@ const TRIGGERED_BY: [&str; 8] = [
 
 /// `DAGRunResponse`, with `cancelled` and `reason` of our own; `task_states` counts instances by state.
 pub(crate) fn run(row: &RunRow, of: &VersionRow, task_states: Option<&StateCounts>) -> Value {
+    // One that was cleared and waits for its start keeps the time of its last.
+    let started_at = row.started_at.filter(|_| row.state != RunState::Queued);
     let by = row.triggered_by.as_str();
     let mut value = json!({
         "dag_run_id": row.run_id,
@@ -33,9 +35,9 @@ pub(crate) fn run(row: &RunRow, of: &VersionRow, task_states: Option<&StateCount
         "data_interval_end": time_or_null(row.data_interval_end),
         "run_after": time(row.run_after),
         "queued_at": time(row.queued_at),
-        "start_date": time_or_null(row.started_at),
+        "start_date": time_or_null(started_at),
         "end_date": time_or_null(row.ended_at),
-        "duration": duration(row.started_at, row.ended_at),
+        "duration": duration(started_at, row.ended_at),
         "last_scheduling_decision": null,
         "conf": row.conf,
         "params": row.params,

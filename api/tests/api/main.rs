@@ -1,6 +1,7 @@
 //! The router over a SQLite store and in-process parts: real requests and answers, no network.
 
 mod access;
+mod amend;
 mod deploy;
 mod health;
 mod logs;

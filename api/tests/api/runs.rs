@@ -249,9 +249,17 @@ async fn a_cancelled_run_skips_what_had_not_started() {
     api.post(&format!("{RUNS}/r1/cancel"), json!({}))
         .await
         .expect(409);
-    api.patch(&format!("{RUNS}/r1"), json!({ "state": "success" }))
+    let healed = api
+        .patch(
+            &format!("{RUNS}/r1"),
+            json!({ "state": "success", "note": "seen" }),
+        )
         .await
-        .expect(501);
+        .expect(200);
+    assert_eq!(
+        (&healed["state"], &healed["note"], &healed["cancelled"]),
+        (&json!("success"), &json!("seen"), &json!(false))
+    );
     api.patch(&format!("{RUNS}/r1"), json!({ "state": "done" }))
         .await
         .expect(422);

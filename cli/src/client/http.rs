@@ -112,6 +112,23 @@ impl Client {
         }
     }
 
+    /// A POST with a JSON body.
+    pub(crate) async fn post(&self, segments: &[&str], body: &Value) -> Result<Value, ClientError> {
+        self.request(Method::POST, segments).json(body).send().await
+    }
+
+    /// A PATCH with a JSON body.
+    pub(crate) async fn patch(
+        &self,
+        segments: &[&str],
+        body: &Value,
+    ) -> Result<Value, ClientError> {
+        self.request(Method::PATCH, segments)
+            .json(body)
+            .send()
+            .await
+    }
+
     /// The first `max` rows of a listing, over as many pages as it takes; `key` is the list's name in the answer.
     pub(crate) async fn list(
         &self,

@@ -10,6 +10,8 @@ use super::{Client, ClientError, Rows, RunName};
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Instance {
     pub(crate) task_id: String,
+    #[serde(default)]
+    pub(crate) dag_run_id: Option<String>,
     /// -1: not one of a mapped task's.
     pub(crate) map_index: i32,
     /// What the task's `map_index_template` calls it.

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 
 use super::Context;
+use super::amend;
 use super::exit::{CommandError, Outcome};
 use super::follow::{self, Options, follow};
 use super::output::{Output, Tabular, ago, length, short};
@@ -24,6 +25,10 @@ pub(crate) enum Runs {
     Wait(Wait),
     /// Stop a run: its running tasks are killed, the others are skipped
     Cancel(Cancel),
+    /// Run a run's tasks anew; what runs is stopped first
+    Clear(amend::ClearRun),
+    /// Set a run's state
+    Mark(amend::MarkRun),
 }
 
 /// Names a run.
@@ -101,6 +106,14 @@ impl Runs {
                 Ok(Outcome::Done)
             }
             Self::Wait(wait) => wait.run(context).await,
+            Self::Clear(clear) => {
+                clear.run(&context.client().await?, context).await?;
+                Ok(Outcome::Done)
+            }
+            Self::Mark(mark) => {
+                mark.run(&context.client().await?, context).await?;
+                Ok(Outcome::Done)
+            }
             Self::Cancel(cancel) => {
                 let name = cancel.name.into();
                 let run = context.client().await?.cancel(&name).await?;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Context;
+use super::amend;
 use super::exit::{CommandError, Outcome};
 use super::output::{Format, Output, Tabular, ago, length, or_dash, short};
 use super::tail::{Tail, is_transient, last_lines};
@@ -34,6 +35,16 @@ pub(crate) enum Tasks {
     Logs(Logs),
     /// Say why a task instance is not running (yet, or any more)
     Explain(Explain),
+    /// Run task instances anew; what runs is stopped first
+    #[command(after_help = "Examples:
+  gristmill tasks clear daily_sales nightly-7 --only-failed
+  gristmill tasks clear daily_sales nightly-7 clean --downstream --dry-run
+  gristmill tasks clear daily_sales nightly-7 per_region --map-index 2")]
+    Clear(amend::ClearTasks),
+    /// Say how a task has ended; what runs is stopped first
+    #[command(after_help = "Example:
+  gristmill tasks mark daily_sales nightly-7 fetch --state success")]
+    Mark(amend::MarkTask),
     /// Approve what an approval task asks
     #[command(after_help = "Examples:
   gristmill tasks approve release nightly-7 ask
@@ -147,6 +158,8 @@ impl Tasks {
             Self::List(list) => list.run(&client, context).await?,
             Self::Logs(logs) => logs.run(&client, context).await?,
             Self::Explain(explain) => explain.run(&client, context).await?,
+            Self::Clear(clear) => clear.run(&client, context).await?,
+            Self::Mark(mark) => mark.run(&client, context).await?,
             Self::Approve(Approve {
                 name,
                 option,

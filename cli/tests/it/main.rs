@@ -6,6 +6,7 @@
 mod support;
 
 mod absent;
+mod amend;
 mod dags_test;
 mod data;
 mod drain;

@@ -9,7 +9,7 @@ use super::{
     node::{Node, Tree},
     reader::Reader,
     resolve::Resolved,
-    setups, texts,
+    retries, setups, texts,
 };
 use crate::spec::{DagSpec, TaskSpec};
 use serde_json::{Map, Value, json};
@@ -69,6 +69,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<DagSpec> {
     let resolved = drafts.resolve(reader);
     setups::check(reader, &drafts, &resolved);
     deciders::check(reader, &drafts, &resolved);
+    retries::check(reader, &drafts);
     let params = dag
         .get("params")
         .and_then(Value::as_object)

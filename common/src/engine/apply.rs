@@ -67,6 +67,9 @@ impl WorkingSet {
 
     fn finished(&mut self, event: &Finished) -> Option<()> {
         let before = self.current(event.dispatch)?.clone();
+        if before.state == TaskState::Restarting {
+            return self.finished_halted(&before, event);
+        }
         match event.ending {
             Ending::NotYet => self.not_yet(&before, event),
             _ => self.try_ended(&before, event),
@@ -85,6 +88,14 @@ impl WorkingSet {
                 self.change(before.pk, |row| transition::skip(row, event))
             }
             Ending::Skipped => self.change(before.pk, |row| transition::skip(row, event)),
+            Ending::RetryIn { ms } if may_retry => {
+                let wait = Duration::try_milliseconds(i64::try_from(ms).unwrap_or(i64::MAX));
+                let next_at =
+                    self.now + wait.unwrap_or(retry::LONGEST_WAIT).min(retry::LONGEST_WAIT);
+                self.change(before.pk, |row| {
+                    transition::await_retry(row, event, next_at)
+                })
+            }
             Ending::Failed if may_retry => {
                 let plan = self.plan_of(before.run)?;
                 let identity = RetryIdentity {
@@ -100,9 +111,11 @@ impl WorkingSet {
                     transition::await_retry(row, event, next_at)
                 })
             }
-            Ending::Failed | Ending::FailedForGood | Ending::Cancelled | Ending::NotYet => {
-                self.change(before.pk, |row| transition::fail(row, event))
-            }
+            Ending::Failed
+            | Ending::RetryIn { .. }
+            | Ending::FailedForGood
+            | Ending::Cancelled
+            | Ending::NotYet => self.change(before.pk, |row| transition::fail(row, event)),
         }?;
         if event.ending == Ending::Cancelled {
             let reason = event.reason.clone().or(stopped);
@@ -135,11 +148,32 @@ impl WorkingSet {
         Some(())
     }
 
+    /// What a halted attempt came to stands in its history; nothing else follows from it.
+    fn finished_halted(&mut self, before: &TiRow, event: &Finished) -> Option<()> {
+        let ending = match event.ending {
+            Ending::Success => "success",
+            Ending::Skipped => "skipped",
+            Ending::Failed | Ending::RetryIn { .. } | Ending::FailedForGood | Ending::Cancelled => {
+                "failed"
+            }
+            Ending::NotYet => "requeued",
+        };
+        transition::record_ending(self.ti_mut(before.pk)?, event);
+        let reason = event.reason.clone();
+        self.halted(before, ending, reason)
+    }
+
     fn requeued(&mut self, dispatch: Dispatch, reason: &str, ran: bool) -> Option<()> {
         let before = self.current(dispatch)?.clone();
+        if before.state == TaskState::Restarting {
+            return self.halted(&before, "requeued", None);
+        }
         if !ran && before.state != TaskState::Queued {
             // Somebody had claimed it after all: what was found is older than its start.
             return None;
+        }
+        if !ran && let Some(failure) = self.waited_too_long(&before) {
+            return self.finished(&failure);
         }
         if ran {
             self.attempt_ended(before.pk, "requeued");
@@ -154,9 +188,32 @@ impl WorkingSet {
         Some(())
     }
 
+    /// The failure of a dispatch that no worker took within its task's `queued_timeout`.
+    fn waited_too_long(&self, row: &TiRow) -> Option<Finished> {
+        let task = self.plan_of(row.run)?.task(row.task_idx)?;
+        let timeout = task.queued_timeout?;
+        row.next_at.filter(|at| *at <= self.now)?;
+        Some(Finished {
+            run: row.run,
+            dispatch: row.dispatch(),
+            worker: String::new(),
+            hostname: String::new(),
+            started_at: self.now,
+            ended_at: self.now,
+            ending: Ending::Failed,
+            exit_code: None,
+            pid: None,
+            reason: Some(format!(
+                "no worker of queue {} took it within {timeout} (queued_timeout)",
+                row.queue
+            )),
+            xcoms: Vec::new(),
+        })
+    }
+
     /// Whether it ran is not known, so it counts as a try, and two attempts never share a number. It costs none.
     fn forgotten(&mut self, dispatch: Dispatch, reason: &str) -> Option<()> {
-        if self.current(dispatch)?.state != TaskState::Queued {
+        if self.current(dispatch)?.state == TaskState::Running {
             // It was heard of after all: what was found is older than its start.
             return None;
         }
@@ -165,6 +222,9 @@ impl WorkingSet {
 
     fn lost(&mut self, dispatch: Dispatch, reason: &str) -> Option<()> {
         let before = self.current(dispatch)?.clone();
+        if before.state == TaskState::Restarting {
+            return self.halted(&before, "lost", Some(reason.to_owned()));
+        }
         let now = self.now;
         let stopping = self.stopped_by(&before).is_some();
         self.change(before.pk, |row| {
@@ -184,6 +244,10 @@ impl WorkingSet {
 
     fn cancelled_unclaimed(&mut self, dispatch: Dispatch) -> Option<()> {
         let before = self.current(dispatch)?.clone();
+        if before.state == TaskState::Restarting {
+            // That it had started may not have been heard of before it was halted: then its number stays used.
+            return self.halted(&before, "requeued", None);
+        }
         let reason = self.stopped_by(&before)?.to_owned();
         let now = self.now;
         self.change(before.pk, |row| transition::cancel(row, reason, now))?;
@@ -257,7 +321,7 @@ impl WorkingSet {
         Some(())
     }
 
-    fn attempt_ended(&mut self, ti: TiPk, ending: &str) -> Option<()> {
+    pub(super) fn attempt_ended(&mut self, ti: TiPk, ending: &str) -> Option<()> {
         let row = self.ti(ti)?;
         let attempt = AttemptRow {
             ti,

@@ -4,8 +4,10 @@ use super::WorkingSet;
 use crate::{
     ids::TiPk,
     limit::{LimitKey, LimitRow},
+    row::TiRow,
     transition::{self, DispatchTerms},
 };
+use chrono::{DateTime, Utc};
 use std::collections::{BTreeSet, HashMap};
 
 /// Every limit that dispatching these instances, or what the set has already given back, touches: to be locked in order.
@@ -55,6 +57,7 @@ pub fn dispatch(
         {
             continue;
         }
+        let gives_up = gives_up_at(ws, row);
         let (run, queue) = (row.run, row.queue.clone());
         let mut wanted = ws.slots(row);
         wanted.push((LimitKey::queue(&queue), 1));
@@ -71,6 +74,10 @@ pub fn dispatch(
         {
             continue;
         }
+        if let (Some(at), Some(row)) = (gives_up, ws.ti_mut(pk)) {
+            row.next_at = Some(at);
+            row.claim_by = row.claim_by.map(|by| by.min(at));
+        }
         for (key, n) in wanted {
             if let Some(free) = free.get_mut(&key) {
                 *free -= n;
@@ -85,4 +92,17 @@ pub fn dispatch(
         out.push(pk);
     }
     out
+}
+
+/// Until when a worker has to have taken a dispatch of this instance (`queued_timeout`); one that is sent out again because
+/// nobody did keeps the time of its first dispatch.
+fn gives_up_at(ws: &WorkingSet, row: &TiRow) -> Option<DateTime<Utc>> {
+    let task = ws.plan_of(row.run)?.task(row.task_idx)?;
+    if task.kind.pokes() {
+        // Its own timeout counts over all looks.
+        return None;
+    }
+    let timeout = task.queued_timeout?;
+    let set = row.next_at.filter(|_| row.started_at.is_none());
+    Some(set.unwrap_or(ws.now + timeout.chrono()))
 }

@@ -72,7 +72,7 @@ pub fn expansion_values(
 }
 
 /// What `map_index_template` calls an instance. One that cannot be rendered stands as it is written.
-fn name_of(
+pub(super) fn name_of(
     plan: &Plan,
     run: &RunRow,
     task: &TaskSpec,
@@ -96,6 +96,9 @@ pub fn expand(
 ) -> Option<()> {
     ws.to_render.retain(|pk| *pk != node);
     let now = ws.now;
+    if ws.ti(node)?.expanded_len.is_some() {
+        return super::reexpand::reexpand(ws, node, values);
+    }
     let values = match values {
         Ok(values) if values.is_empty() => {
             Err((TaskState::Skipped, "its list is empty".to_owned()))
@@ -117,7 +120,9 @@ pub fn expand(
     let run = ws.run(template.run)?.clone();
     let task = plan.task(template.task_idx)?;
     let more = values.len() as i32 - 1;
-    ws.ti_mut(node)?.expanded_len = Some(values.len() as i32);
+    let row = ws.ti_mut(node)?;
+    row.expanded_len = Some(values.len() as i32);
+    row.scheduled_at = Some(now);
     let ends_here = matches!(task.kind, TaskKind::Empty(_));
     let run_row = ws.run_mut(template.run)?;
     run_row.unfinished_tasks += more;

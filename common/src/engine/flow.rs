@@ -311,11 +311,26 @@ fn skip(
 ) -> Option<()> {
     let row = ws.ti(node)?;
     match row.state {
-        TaskState::None if row.expanded_len.is_none() => {
+        TaskState::None if !row.is_visible() => {
+            // Of a mapped task that was cleared: its waiting instances are skipped.
+            if row.is_undecided() {
+                ws.to_render.retain(|pk| *pk != node);
+                ws.to_close.push((node, TaskState::Skipped, Some(reason)));
+            }
+            return Some(());
+        }
+        TaskState::None => {
             ws.to_render.retain(|pk| *pk != node);
             ws.change(node, |row| {
                 transition::resolve(row, TaskState::Skipped, Some(reason), now)
             })?;
+        }
+        // Once its last dispatch is over.
+        TaskState::Restarting if row.then.is_none() => {
+            let row = ws.ti_mut(node)?;
+            row.then = Some(TaskState::Skipped);
+            row.reason = Some(reason);
+            return Some(());
         }
         TaskState::Scheduled
         | TaskState::UpForRetry

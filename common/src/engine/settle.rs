@@ -4,6 +4,7 @@ use super::{WorkingSet, concurrency::shared_limit, flow::skip_decided, working_s
 use crate::{
     fault,
     ids::{RunPk, TaskIdx, TiPk, UNMAPPED},
+    row::TiRow,
     spec::TaskKind,
     state::{RunState, TaskState},
     transition,
@@ -31,6 +32,11 @@ pub fn settle(ws: &mut WorkingSet) -> Missing {
         if !missing.is_empty() {
             return missing;
         }
+        if !ws.restarted.is_empty() {
+            restart(ws);
+            // It may have told downstreams that nobody has asked for yet.
+            continue;
+        }
         widen(ws);
         if !ws.skips.is_empty() {
             // Skipped tasks end in this wave; whom they tell may have to be loaded first.
@@ -57,8 +63,10 @@ pub fn settle(ws: &mut WorkingSet) -> Missing {
     Vec::new()
 }
 
-/// Raises the totals of the downstreams of tasks that were expanded.
+/// Corrects the totals of the downstreams of tasks that were expanded. Where instances have gone, what was waited for may
+/// be there: these are decided.
 fn widen(ws: &mut WorkingSet) {
+    let mut narrowed = Vec::new();
     while let Some((run, task_idx, by)) = ws.widened.pop_front() {
         for (node, edge) in listening(ws, run, task_idx) {
             if !is_undecided(ws, node) {
@@ -72,7 +80,13 @@ fn widen(ws: &mut WorkingSet) {
                 }
                 Edge::NeededSetup => row.counters.setups += by,
             }
+            if by < 0 {
+                narrowed.push(node);
+            }
         }
+    }
+    for node in narrowed {
+        evaluate(ws, node);
     }
 }
 
@@ -85,8 +99,10 @@ fn missing_nodes(ws: &WorkingSet) -> Missing {
             .map(move |d| (run, d))
     });
     let skipped = ws.skips.iter().map(|skip| (skip.run, skip.task_idx));
+    let restarted = ws.restarted.iter().filter_map(|ti| ws.ti(*ti));
     let mut missing: Missing = listeners
         .chain(skipped)
+        .chain(restarted.map(|row| (row.run, row.task_idx)))
         .filter(|(run, d)| ws.node(*run, *d).is_none())
         .collect();
     missing.sort_unstable();
@@ -134,8 +150,7 @@ fn listening(ws: &WorkingSet, run: RunPk, task_idx: TaskIdx) -> Vec<(TiPk, Edge)
 
 /// A decided node's counters are of no use any more: it is not written again for them.
 fn is_undecided(ws: &WorkingSet, node: TiPk) -> bool {
-    ws.ti(node)
-        .is_some_and(|row| row.state == TaskState::None && row.expanded_len.is_none())
+    ws.ti(node).is_some_and(TiRow::is_undecided)
 }
 
 /// Counts an ending into all that hear of it, and notes whom it may decide.
@@ -161,7 +176,12 @@ fn tell(ws: &mut WorkingSet, ended: Ended, told: &mut Vec<TiPk>) {
 /// Decides a node's trigger rule and acts on the verdict.
 pub(super) fn evaluate(ws: &mut WorkingSet, node: TiPk) -> Option<()> {
     let row = ws.ti(node)?;
-    if row.state != TaskState::None || row.expanded_len.is_some() || ws.to_render.contains(&node) {
+    if !row.is_undecided() || row.state != TaskState::None || ws.to_render.contains(&node) {
+        return None;
+    }
+    let was_expanded = !row.is_visible();
+    if was_expanded && ws.stopped_by(row).is_some() {
+        // Its waiting instances have ended with the run.
         return None;
     }
     let plan = ws.plan_of(row.run)?.clone();
@@ -214,8 +234,36 @@ pub(super) fn evaluate(ws: &mut WorkingSet, node: TiPk) -> Option<()> {
             return ws.became_ready(node);
         }
     };
+    if was_expanded {
+        ws.to_close.push((node, state, reason));
+        return Some(());
+    }
     ws.change(node, |row| transition::resolve(row, state, reason, now))?;
     ws.instance_ended(node)
+}
+
+/// Instances whose halted dispatch is over. One that is mapped goes by its node, which has been decided meanwhile or will be.
+fn restart(ws: &mut WorkingSet) -> Option<()> {
+    for ti in std::mem::take(&mut ws.restarted) {
+        let row = ws.ti(ti)?.clone();
+        let now = ws.now;
+        if row.state == TaskState::Removed {
+            super::reexpand::removed(ws, &row);
+            continue;
+        }
+        if let Some(reason) = ws.stopped_by(&row).map(str::to_owned) {
+            ws.change(ti, |row| transition::cancel(row, reason, now))?;
+            ws.instance_ended(ti);
+            continue;
+        }
+        let node = ws.node(row.run, row.task_idx)?;
+        if node == ti {
+            evaluate(ws, ti);
+        } else if !is_undecided(ws, node) {
+            ws.may_run(ti)?;
+        }
+    }
+    Some(())
 }
 
 fn end_runs(ws: &mut WorkingSet) {

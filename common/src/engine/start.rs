@@ -10,20 +10,27 @@ use crate::{
 };
 use serde_json::{Map, Value};
 
-/// The nodes of a run that starts: one row a task, in the order of the specification.
+/// The nodes of a run that starts: one row a task, in the order of the specification. None for a run that had started
+/// before it was cleared: it has them.
 pub fn start_run(ws: &mut WorkingSet, run: RunPk) -> Option<Vec<TiRow>> {
     let plan = ws.plan_of(run)?.clone();
     let now = ws.now;
     let row = ws
         .run_mut(run)
         .filter(|row| row.state == RunState::Queued)?;
+    let is_anew = row.started_at.is_some();
     row.state = RunState::Running;
     row.started_at = Some(now);
-    row.unfinished_tasks = plan.spec.tasks.len() as i32;
+    if !is_anew {
+        row.unfinished_tasks = plan.spec.tasks.len() as i32;
+    }
     let row = row.clone();
     ws.spend(row.limit(), 1);
     if let Some(key) = shared_limit(&row) {
         ws.spend(key, 1);
+    }
+    if is_anew {
+        return Some(Vec::new());
     }
     Some(
         (0..)
@@ -34,7 +41,7 @@ pub fn start_run(ws: &mut WorkingSet, run: RunPk) -> Option<Vec<TiRow>> {
 }
 
 impl WorkingSet {
-    /// Decides the nodes of a run that has just been started, once they are inserted and added.
+    /// Decides the nodes of a run that has just been started, once all of them are inserted or loaded, and added.
     pub fn evaluate_roots(&mut self, run: RunPk) {
         let Some(plan) = self.plan_of(run).cloned() else {
             return;
@@ -78,6 +85,7 @@ fn new_node(plan: &Plan, run: &RunRow, idx: TaskIdx, task: &TaskSpec) -> TiRow {
         ended_at: None,
         next_at: None,
         wait: None,
+        then: None,
         worker: None,
         hostname: None,
         pid: None,

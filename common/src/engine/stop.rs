@@ -34,8 +34,13 @@ impl WorkingSet {
             let run = self.run_mut(pk)?;
             run.state = RunState::Failed;
             run.ended_at = Some(now);
+            run.clean_up = None;
+            // One that was queued anew has instances, none of which is out.
+            let is_anew = run.unfinished_tasks > 0;
             self.ended_runs.push(pk);
-            return Some(());
+            if !is_anew {
+                return Some(());
+            }
         }
         self.stop_instances(pk, true)
     }

@@ -1,11 +1,13 @@
 //! The engine against an in-memory store that does what the real ones do: load, decide, write under guards.
 
+mod amend;
 mod cases;
 mod conformance;
 mod flow;
 mod harness;
 mod limits;
 mod mapping;
+mod retries;
 mod setups;
 mod simulation;
 mod stops;

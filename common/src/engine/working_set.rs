@@ -9,7 +9,7 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -69,6 +69,12 @@ pub struct WorkingSet {
     pub(super) no_list: HashMap<TiPk, TaskState>,
     /// Nodes that may run and wait for what a scheduler renders: lists of mapped tasks, and what deciders decide by.
     pub to_render: Vec<TiPk>,
+    /// Nodes of tasks that were expanded before and cannot run any more, with what their waiting instances end in and why.
+    pub to_close: Vec<(TiPk, TaskState, Option<String>)>,
+    /// Instances whose halted dispatch is over, and that wait anew or are removed.
+    pub(super) restarted: Vec<TiPk>,
+    /// Instances that another expansion gave another queue or other map values.
+    pub remade: HashSet<TiPk>,
     /// Rows of expanded instances to insert; their `pk` means nothing yet.
     pub inserts: Vec<TiRow>,
     pub attempts: Vec<AttemptRow>,
@@ -103,6 +109,9 @@ impl WorkingSet {
             skips: VecDeque::new(),
             no_list: HashMap::new(),
             to_render: Vec::new(),
+            to_close: Vec::new(),
+            restarted: Vec::new(),
+            remade: HashSet::new(),
             inserts: Vec::new(),
             attempts: Vec::new(),
             xcoms: Vec::new(),
@@ -182,6 +191,19 @@ impl WorkingSet {
             .collect()
     }
 
+    /// Mapped instances of a task in this set, by map index.
+    pub(super) fn mapped(&self, run: RunPk, task_idx: TaskIdx) -> Vec<TiRow> {
+        let mut rows: Vec<TiRow> = self
+            .tis
+            .values()
+            .map(|t| &t.row)
+            .filter(|row| row.run == run && row.task_idx == task_idx && !row.is_node())
+            .cloned()
+            .collect();
+        rows.sort_by_key(|row| row.map_index);
+        rows
+    }
+
     pub(super) fn node(&self, run: RunPk, task_idx: TaskIdx) -> Option<TiPk> {
         self.nodes.get(&(run, task_idx)).copied()
     }
@@ -191,6 +213,11 @@ impl WorkingSet {
             t.dirty = true;
             &mut t.row
         })
+    }
+
+    /// A run whose note is to be written.
+    pub fn run_for_writing(&mut self, run: RunPk) -> Option<&mut RunRow> {
+        self.run_mut(run)
     }
 
     pub(super) fn run_mut(&mut self, run: RunPk) -> Option<&mut RunRow> {

@@ -19,7 +19,7 @@ pub fn fail(row: &mut TiRow, event: &Finished) -> Result<(), Refused> {
 }
 
 /// The facts that every ending of an attempt leaves in the row.
-pub(super) fn record_ending(row: &mut TiRow, event: &Finished) {
+pub fn record_ending(row: &mut TiRow, event: &Finished) {
     // A try that went on over several looks began with the first.
     let first = row
         .wait

@@ -293,6 +293,10 @@ impl Reads for PgStore {
         reconcile::out_in_run(self, run).await
     }
 
+    async fn restarting(&self, max: i64) -> StoreResult<Vec<OutDispatch>> {
+        reconcile::restarting(self, max).await
+    }
+
     async fn busy_workers(&self) -> StoreResult<Vec<WorkerRow>> {
         reconcile::busy_workers(self).await
     }

@@ -6,6 +6,7 @@ use gristmill_common::{
     limit::RateLimit,
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow, XcomValue},
     spec::DagSpec,
+    state::TaskState,
     trigger_rule::Counters,
 };
 use gristmill_store::{
@@ -193,7 +194,7 @@ macro_rules! ti_columns {
          t.occupies, t.up_total, t.up_success, t.up_failed, t.up_upstream_failed, t.up_skipped, t.up_removed,
          t.up_setups, t.up_setup_success, t.up_setup_skipped, t.expanded_len, t.map_values, t.map_name,
          t.scheduled_at, t.queued_at, t.claim_by, t.started_at, t.ended_at, t.next_at, t.worker, t.hostname, t.pid,
-         t.exit_code, t.reason, t.wait"
+         t.exit_code, t.reason, t.wait, t.then_state"
     };
 }
 pub(crate) use ti_columns;
@@ -240,6 +241,7 @@ impl FromPg for TiRow {
             started_at: get(row, "started_at")?,
             ended_at: get(row, "ended_at")?,
             next_at: get(row, "next_at")?,
+            then: then_state(row)?,
             worker: get(row, "worker")?,
             hostname: get(row, "hostname")?,
             pid: get(row, "pid")?,
@@ -247,6 +249,17 @@ impl FromPg for TiRow {
             reason: get(row, "reason")?,
             wait: get::<Option<Json<_>>>(row, "wait")?.map(|json| json.0),
         })
+    }
+}
+
+/// What a halted instance becomes; of any other it says nothing.
+fn then_state(row: &PgRow) -> StoreResult<Option<TaskState>> {
+    match (
+        get::<&str>(row, "state")?,
+        get::<Option<&str>>(row, "then_state")?,
+    ) {
+        ("restarting", Some(_)) => named(row, "then_state").map(Some),
+        _ => Ok(None),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One open transaction. The statements stand in the modules below, by noun.
 
+mod amend;
 mod assets;
 mod backfills;
 mod candidates;
@@ -23,10 +24,11 @@ use crate::{Inner, Statement, connections::Connection, meter::Meter};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
+    engine::Tally,
     ids::{BackfillPk, Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
     message::Sealed,
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
-    state::RunState,
+    state::{RunState, TaskState},
 };
 use gristmill_store::{
     AuditRow, DagRow, LimitKey, LimitRow, NewAssetEvent, NewAssetReference, NewBackfill,
@@ -266,6 +268,31 @@ impl Tx for PgTx {
 
     async fn load_unfinished(&mut self, run: RunPk) -> StoreResult<Vec<TiRow>> {
         task_instances::load_unfinished(self, run).await
+    }
+
+    async fn load_tasks(
+        &mut self,
+        run: RunPk,
+        tasks: &[TaskIdx],
+        states: &[TaskState],
+    ) -> StoreResult<Vec<TiRow>> {
+        amend::load_tasks(self, run, tasks, states).await
+    }
+
+    async fn tally(&mut self, run: RunPk) -> StoreResult<Tally> {
+        amend::tally(self, run).await
+    }
+
+    async fn remake_tis(&mut self, rows: &[&TiRow]) -> StoreResult<()> {
+        amend::remake(self, rows).await
+    }
+
+    async fn delete_xcoms(&mut self, run: RunPk, of: &[TiPk]) -> StoreResult<()> {
+        amend::delete_xcoms(self, run, of).await
+    }
+
+    async fn announce_run(&mut self, run: &RunRow) -> StoreResult<()> {
+        amend::announce(self, run).await
     }
 
     async fn runs_of(&mut self, tis: &[TiPk]) -> StoreResult<Vec<(TiPk, RunPk)>> {

@@ -349,6 +349,10 @@ impl Reads for SqliteStore {
         self.reader().await?.out_in_run(run).await
     }
 
+    async fn restarting(&self, max: i64) -> StoreResult<Vec<OutDispatch>> {
+        self.reader().await?.restarting(max).await
+    }
+
     async fn busy_workers(&self) -> StoreResult<Vec<WorkerRow>> {
         self.reader().await?.busy_workers().await
     }

@@ -4,10 +4,11 @@ use crate::{session::Session, writer::Lease};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
+    engine::Tally,
     ids::{BackfillPk, Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
     message::Sealed,
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
-    state::RunState,
+    state::{RunState, TaskState},
 };
 use gristmill_store::{
     AuditRow, DagRow, LimitKey, LimitRow, NewAssetEvent, NewAssetReference, NewBackfill,
@@ -205,6 +206,31 @@ impl Tx for SqliteTx {
 
     async fn load_unfinished(&mut self, run: RunPk) -> StoreResult<Vec<TiRow>> {
         self.lease.session()?.load_unfinished(run).await
+    }
+
+    async fn load_tasks(
+        &mut self,
+        run: RunPk,
+        tasks: &[TaskIdx],
+        states: &[TaskState],
+    ) -> StoreResult<Vec<TiRow>> {
+        self.lease.session()?.load_tasks(run, tasks, states).await
+    }
+
+    async fn tally(&mut self, run: RunPk) -> StoreResult<Tally> {
+        self.lease.session()?.tally(run).await
+    }
+
+    async fn remake_tis(&mut self, rows: &[&TiRow]) -> StoreResult<()> {
+        self.lease.session()?.remake_tis(rows).await
+    }
+
+    async fn delete_xcoms(&mut self, run: RunPk, of: &[TiPk]) -> StoreResult<()> {
+        self.lease.session()?.delete_xcoms(run, of).await
+    }
+
+    async fn announce_run(&mut self, run: &RunRow) -> StoreResult<()> {
+        self.lease.session()?.announce_run(run).await
     }
 
     async fn runs_of(&mut self, tis: &[TiPk]) -> StoreResult<Vec<(TiPk, RunPk)>> {

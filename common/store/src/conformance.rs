@@ -13,6 +13,7 @@
 mod bed;
 
 pub mod access;
+pub mod amend;
 pub mod assets;
 pub mod backfills;
 pub mod candidates;
@@ -54,6 +55,10 @@ macro_rules! conformance_tests {
             access {
                 users_are_kept_or_replaced, tokens_have_one_name, secrets_are_kept_by_kind, audit_is_newest_first,
                 dead_letters_keep_any_bytes, heartbeats_keep_the_start,
+            }
+            amend {
+                a_cleared_run_starts_again_and_expands_anew, a_dispatch_that_is_out_is_stopped_first,
+                a_run_is_marked_and_queued_again,
             }
             assets {
                 an_update_makes_a_run_once_the_condition_holds, paused_dags_wait_for_no_assets, assets_show_their_lineage,

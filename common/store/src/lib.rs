@@ -20,6 +20,8 @@ pub use gristmill_common::limit::{LimitKey, LimitRow, QueueRate, RateLimit};
 pub use plans::PlanCache;
 pub use reads::Reads;
 pub use records::*;
-pub use store::{Applied, DispatchContext, EndedRun, Published, Store, Triggered};
+pub use store::{
+    Amend, Amended, Applied, Change, DispatchContext, EndedRun, Published, Store, Triggered,
+};
 pub use tx::{Backend, Tx};
 pub use waits::{ApprovalFilter, ApprovalRow, AwaitedEnd, OtherRun, WaitReads, WaitTx};

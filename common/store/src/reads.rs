@@ -141,14 +141,17 @@ pub trait Reads: crate::WaitReads + Send + Sync {
     /// `delete_outbox` as a transaction of its own. It may be lost in a crash of the database: the messages are then
     /// published once more, and refused by their fences.
     async fn confirm_published(&self, confirmed: &[Dispatch]) -> StoreResult<()>;
-    /// Dispatches in `queued` whose `claim_by` is over by more than `margin`, oldest first.
+    /// Dispatches in `queued` whose `claim_by` is over by more than `margin`, oldest first; and those that were halted before
+    /// their start was heard of.
     async fn unclaimed(&self, margin: Duration, max: i64) -> StoreResult<Vec<OutDispatch>>;
     /// Makes a bounced dispatch due for the search for its holder: sets `claim_by` to now, if it is still queued with this fence.
     async fn expire_claim(&self, bounced: &[Dispatch]) -> StoreResult<()>;
-    /// Dispatches that are out (`queued` or `running`): those that this incarnation started, or all (None).
+    /// Dispatches that are out (`queued`, `running` or `restarting`): those that this incarnation started, or all (None).
     async fn out_dispatches(&self, worker: Option<&str>) -> StoreResult<Vec<OutDispatch>>;
     /// Every dispatch that is out in this run.
     async fn out_in_run(&self, run: RunPk) -> StoreResult<Vec<OutDispatch>>;
+    /// Dispatches that are being stopped because their instance was cleared or marked.
+    async fn restarting(&self, max: i64) -> StoreResult<Vec<OutDispatch>>;
     /// Incarnations that started something that is still out.
     async fn busy_workers(&self) -> StoreResult<Vec<WorkerRow>>;
     /// Whether any worker that was not judged lost has held a lease over the broker within this time until now.

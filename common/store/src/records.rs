@@ -264,6 +264,8 @@ pub struct ToDo {
     pub waits: bool,
     /// A dispatch is queued whose `claim_by` is over.
     pub unclaimed: bool,
+    /// [`Reads::restarting`](crate::Reads::restarting) would answer any.
+    pub restarting: bool,
     /// The outbox has messages older than was asked for.
     pub unpublished: bool,
 }

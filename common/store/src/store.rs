@@ -4,18 +4,19 @@ use crate::{
     Backend, Reads, StoreResult,
     plans::PlanCache,
     records::{
-        Answer, BackfillPlan, DeletedRun, Judgement, NewAssetEvent, NewBackfill, NewDagVersion,
-        OutDispatch, Trigger, VersionRow,
+        Answer, AuditRow, BackfillPlan, DeletedRun, Judgement, NewAssetEvent, NewBackfill,
+        NewDagVersion, OutDispatch, Trigger, VersionRow,
     },
     transactions,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
-    engine::Command,
+    engine::{Command, Selection},
     ids::{BackfillPk, Dispatch, RunPk},
     message::RenewRequest,
-    row::OutboxRow,
+    row::{OutboxRow, TiRow},
+    state::{RunState, TaskState},
 };
 use std::{
     fmt,
@@ -113,6 +114,48 @@ pub struct EndedRun {
     pub has_data: bool,
 }
 
+/// A clear or a mark.
+#[derive(Debug, Clone)]
+pub struct Amend {
+    pub run: RunPk,
+    pub change: Change,
+    /// Who asks: stands in the reasons of what it changes.
+    pub by: String,
+    /// Only answer what would be changed.
+    pub dry_run: bool,
+    /// Refuse it if any of the instances has a dispatch that is out.
+    pub refuse_running: bool,
+    /// The run's new note.
+    pub note: Option<String>,
+    /// Instances answered at most.
+    pub list: usize,
+    /// Written if anything was done.
+    pub audit: Option<AuditRow>,
+}
+
+/// What a user changes of a run.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// These instances run anew.
+    Clear(Selection),
+    /// They have ended so; what is below them and failed is decided anew.
+    Mark(Selection, TaskState),
+    /// `queued`: an ended run waits for its start again, its instances as they are. `success`: all its instances are marked
+    /// so. `failed`: an ended run has failed (one that is under way is stopped instead: [`Command::StopRun`]).
+    MarkRun(RunState),
+    /// Nothing but its note.
+    Note,
+}
+
+/// What a clear or a mark changed, or would change.
+#[derive(Debug, Clone, Default)]
+pub struct Amended {
+    /// The instances as they are now (of a dry run: as they are before), as many as were asked for.
+    pub rows: Vec<TiRow>,
+    /// How many there are in all.
+    pub total: usize,
+}
+
 /// A run that a trigger made, or found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Triggered {
@@ -149,6 +192,10 @@ pub trait Store: Reads {
         barriers: &[(Uuid, u16)],
         context: &DispatchContext,
     ) -> StoreResult<Applied>;
+
+    /// Clears or marks instances of a run, or changes its state, in one transaction. `Refused` while the run is being
+    /// stopped.
+    async fn amend(&self, request: &Amend, context: &DispatchContext) -> StoreResult<Amended>;
 
     /// Dispatches ready instances of all runs, best first, as far as limits have room.
     async fn dispatch_ready(&self, context: &DispatchContext) -> StoreResult<Applied>;
@@ -226,6 +273,10 @@ impl<B: Backend> Store for B {
         context: &DispatchContext,
     ) -> StoreResult<Applied> {
         retrying!(transactions::apply(self, commands, barriers, context))
+    }
+
+    async fn amend(&self, request: &Amend, context: &DispatchContext) -> StoreResult<Amended> {
+        retrying!(transactions::amend(self, request, context))
     }
 
     async fn dispatch_ready(&self, context: &DispatchContext) -> StoreResult<Applied> {

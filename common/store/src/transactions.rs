@@ -2,6 +2,7 @@
 //!
 //! Lock order everywhere: runs by key, then limits by kind and name, then DAGs by id. A run's lock covers its task instances.
 
+mod amend;
 mod apply;
 mod assets;
 mod backfill;
@@ -15,6 +16,7 @@ mod trigger;
 mod waits;
 mod workers;
 
+pub(crate) use amend::amend;
 pub(crate) use apply::{apply, dispatch_ready, retry_due, stop_due_runs, stop_overlapped_runs};
 pub(crate) use assets::{create_asset_event, create_asset_runs};
 pub(crate) use backfill::{cancel_backfill, create_backfill, pause_backfill};

@@ -12,10 +12,11 @@ use crate::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_common::{
+    engine::Tally,
     ids::{BackfillPk, Dispatch, RunPk, TaskIdx, TiPk, VersionPk},
     message::{Sealed, Started},
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
-    state::RunState,
+    state::{RunState, TaskState},
 };
 use uuid::Uuid;
 
@@ -151,12 +152,33 @@ pub trait Tx: crate::WaitTx + Send {
     /// All instances of a run that have not ended; hidden nodes of expanded tasks are left out.
     async fn load_unfinished(&mut self, run: RunPk) -> StoreResult<Vec<TiRow>>;
 
+    /// Instances and nodes of these tasks of a run, in one of these states (empty: in any).
+    async fn load_tasks(
+        &mut self,
+        run: RunPk,
+        tasks: &[TaskIdx],
+        states: &[TaskState],
+    ) -> StoreResult<Vec<TiRow>>;
+
+    /// How many instances of each task of a run are in each state; hidden nodes and removed instances left out.
+    async fn tally(&mut self, run: RunPk) -> StoreResult<Tally>;
+
+    /// Writes what only clears and marks change of instances of locked runs: the queue, the map values and name, and what a
+    /// `restarting` one becomes.
+    async fn remake_tis(&mut self, rows: &[&TiRow]) -> StoreResult<()>;
+
+    /// Deletes all XComs of these instances of a run.
+    async fn delete_xcoms(&mut self, run: RunPk, of: &[TiPk]) -> StoreResult<()>;
+
+    /// Tells schedulers that a locked run has work again (NOTIFY at commit), and writes its `queued_at`.
+    async fn announce_run(&mut self, run: &RunRow) -> StoreResult<()>;
+
     /// Runs of these instances (no locks): what has to be locked before they are loaded.
     async fn runs_of(&mut self, tis: &[TiPk]) -> StoreResult<Vec<(TiPk, RunPk)>>;
 
     /// Writes all mutable columns of each row, guarded by key, expected state and expected fence. Returns the keys that
     /// were written: a missing one was fenced. What an instance was made with (task, queue, pool and slots, priority, map
-    /// values and name) never changes and is not written.
+    /// values and name) is not written: [`Tx::remake_tis`].
     async fn update_tis(&mut self, writes: &[TiWrite]) -> StoreResult<Vec<TiPk>>;
 
     /// Ready instances (`scheduled`) that fit their run's limit, their pool, their queue and their task's limits as these

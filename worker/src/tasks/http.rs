@@ -41,6 +41,13 @@ enum Failure {
         pause: Option<Duration>,
     },
     Final(String),
+    /// An answer of another status than was expected.
+    Unexpected {
+        status: u16,
+        reason: String,
+        pause: Option<Duration>,
+        worth_asking_again: bool,
+    },
 }
 
 pub(crate) async fn run(execution: &Execution, task: &HttpTask) -> Outcome {
@@ -90,13 +97,32 @@ async fn request(execution: &Execution, task: &HttpTask) -> Outcome {
                 };
             }
             Err(Failure::Final(reason)) => return Outcome::failed(reason),
+            Err(Failure::Unexpected {
+                status,
+                reason,
+                worth_asking_again,
+                ..
+            }) if !worth_asking_again || attempt >= task.attempts => {
+                return Outcome {
+                    status: Some(status),
+                    output: vec![reason.clone()],
+                    ..Outcome::failed(reason)
+                };
+            }
             Err(Failure::Again { reason, .. }) if attempt >= task.attempts => {
                 return Outcome::failed(reason);
             }
-            Err(Failure::Again {
-                reason,
-                pause: asked,
-            }) => {
+            Err(
+                Failure::Again {
+                    reason,
+                    pause: asked,
+                }
+                | Failure::Unexpected {
+                    reason,
+                    pause: asked,
+                    ..
+                },
+            ) => {
                 let wait = asked.unwrap_or(pause).min(LONGEST_PAUSE);
                 execution
                     .log
@@ -131,9 +157,11 @@ pub(super) async fn look(execution: &Execution, task: &HttpTask) -> Result<Seen,
             note: format!("{what}: {}, {} bytes", answer.status, answer.text.len()),
             value: value_of(&answer),
         }),
-        Err(Failure::Again { reason, .. } | Failure::Final(reason)) => {
-            Ok(Seen::NotYet(format!("{what}: {reason}")))
-        }
+        Err(
+            Failure::Again { reason, .. }
+            | Failure::Unexpected { reason, .. }
+            | Failure::Final(reason),
+        ) => Ok(Seen::NotYet(format!("{what}: {reason}"))),
     }
 }
 
@@ -316,13 +344,11 @@ async fn ask(
         );
         let again =
             answer.status == StatusCode::TOO_MANY_REQUESTS || answer.status.is_server_error();
-        return Err(if again {
-            Failure::Again {
-                reason,
-                pause: answer.retry_after,
-            }
-        } else {
-            Failure::Final(reason)
+        return Err(Failure::Unexpected {
+            status: answer.status.as_u16(),
+            reason,
+            pause: answer.retry_after,
+            worth_asking_again: again,
         });
     }
     if let Some(check) = &task.expect.check {

@@ -35,6 +35,14 @@ pub(crate) async fn run(execution: &Execution, task: &ShellTask) -> Outcome {
         Ok(code) => code,
         Err(outcome) => return outcome,
     };
+    let output: Vec<String> = match code {
+        0 => Vec::new(),
+        _ => [&ended.last_line, &ended.last_error]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect(),
+    };
     let mut outcome = match code {
         0 => match result(execution, task, &scratch, ended.last_line).await {
             Ok(xcoms) => Outcome::success(xcoms),
@@ -53,6 +61,7 @@ pub(crate) async fn run(execution: &Execution, task: &ShellTask) -> Outcome {
             None => format!("exit code {code}"),
         }),
     };
+    outcome.output = output;
     outcome.exit_code = Some(code);
     outcome.pid = Some(ended.pid as i32);
     outcome

@@ -26,13 +26,6 @@ tables! {
         key("max_rows", COUNT, "Rows kept at most.").default("1000"),
         key("check", Ty::Expression(&["rows", "count"]), "Has to be true."),
     ]
-    RETRY_RULE "a retry rule" [
-        key("exit_code", Ty::OneOrMany(&Ty::Int { min: 0, max: 255 }), "shell: codes that it is about."),
-        key("status", Ty::OneOrMany(&Ty::Int { min: 100, max: 599 }), "http: status codes."),
-        key("output", Ty::Text, "A pattern in the last output."),
-        key("then", Ty::Enum(&["retry", "fail", "skip"]), "What follows.").required(),
-        key("delay", Ty::Span, "With retry: this wait."),
-    ]
     CONCURRENCY "a shared limit" [
         key("key", Ty::Template, "Those with the same key share it.").required(),
         key("limit", POSITIVE, "How many at one time.").default("1"),

@@ -27,6 +27,39 @@ pub(crate) static GROUP: Table = Table {
     exclusive: &[],
 };
 
+pub(crate) static RETRY_RULE: Table = Table {
+    name: "a retry rule",
+    keys: &[
+        key(
+            "exit_code",
+            Ty::OneOrMany(&Ty::Int { min: 0, max: 255 }),
+            "shell: codes that it is about.",
+        ),
+        key(
+            "status",
+            Ty::OneOrMany(&Ty::Int { min: 100, max: 599 }),
+            "http: status codes.",
+        ),
+        key(
+            "output",
+            Ty::Text,
+            "A regular expression, looked for in the last line of the output and of the errors, and in the beginning of an http answer.",
+        ),
+        key(
+            "then",
+            Ty::Enum(&["retry", "fail", "skip"]),
+            "What follows: another try while `retries` remain, a failure for good, or skipped.",
+        )
+        .required(),
+        key(
+            "delay",
+            Ty::Span,
+            "With retry: this wait instead of `retry_delay`.",
+        ),
+    ],
+    exclusive: &[],
+};
+
 static NOTHING: Table = Table {
     name: "an empty mapping",
     keys: &[],
@@ -39,6 +72,7 @@ pub(crate) static TABLES: &[&Table] = &[
     &super::DAG,
     &TASK,
     &GROUP,
+    &RETRY_RULE,
     &shell::SHELL,
     &shell::RESOURCES,
     &http::HTTP,
@@ -211,11 +245,10 @@ static KEYS: &[Key] = &[
         .inherited(),
     key(
         "retry_rules",
-        Ty::List(&Ty::Object(&later::RETRY_RULE)),
-        "What failures of certain kinds lead to.",
+        Ty::List(&Ty::Object(&RETRY_RULE)),
+        "What failures of certain kinds lead to; the first rule that fits decides.",
     )
-    .inherited()
-    .not_yet(),
+    .inherited(),
     key(
         "execution_timeout",
         Ty::Span,
@@ -226,10 +259,10 @@ static KEYS: &[Key] = &[
     key(
         "queued_timeout",
         Ty::Span,
-        "Failed if no worker takes it for so long.",
+        "Failed if no worker takes it for so long after it was sent to its queue.",
     )
-    .inherited()
-    .not_yet(),
+    .nullable()
+    .inherited(),
     key(
         "queue",
         Ty::Template,

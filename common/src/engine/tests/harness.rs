@@ -3,8 +3,8 @@
 
 use crate::{
     engine::{
-        Command, ComposeError, Plan, WorkingSet, compose, decide_again, dispatch, dispatch_limits,
-        render, settle, start_run, stop_rest, take_to_render,
+        Command, ComposeError, Plan, WorkingSet, close, compose, decide_again, dispatch,
+        dispatch_limits, render, settle, start_run, stop_rest, take_to_render,
     },
     ids::{RunPk, TaskIdx, TiPk, UNMAPPED, VersionPk},
     limit::{LimitKey, LimitRow},
@@ -23,6 +23,7 @@ use std::{
 };
 use uuid::Uuid;
 
+mod amend;
 mod commands;
 mod truth;
 
@@ -74,6 +75,8 @@ pub(super) struct World {
     work: Work,
     /// Off for worlds that are too large to be recounted after every transaction.
     pub(super) recount: bool,
+    /// Something was cleared or marked: the work of an ending is not bounded by its edges any more.
+    pub(super) amended: bool,
     xcoms: BTreeMap<RunPk, Pulled>,
 }
 
@@ -125,6 +128,7 @@ impl World {
             loads: 0,
             work: Work::default(),
             recount: true,
+            amended: false,
             xcoms: BTreeMap::new(),
         };
         world.pool("default_pool", 128);
@@ -260,7 +264,16 @@ impl World {
             }
         }
         let mut ws = self.working_set(queued.iter().copied());
+        let is_anew = |run: &&RunPk| self.runs[*run].started_at.is_some();
+        let anew: Vec<RunPk> = queued.iter().filter(is_anew).copied().collect();
         for &run in &queued {
+            for row in self
+                .tis
+                .values()
+                .filter(|row| row.run == run && row.is_node())
+            {
+                ws.add_ti(row.clone());
+            }
             for row in start_run(&mut ws, run).unwrap() {
                 ws.add_ti(TiRow {
                     pk: self.insert(&row),
@@ -270,7 +283,11 @@ impl World {
         }
         // Keys are known now: the rows are in the set and in the store.
         for &run in &queued {
-            ws.evaluate_roots(run);
+            if anew.contains(&run) {
+                ws.recount(run, &self.tally(run));
+            } else {
+                ws.evaluate_roots(run);
+            }
         }
         self.finish(ws, &[])
     }
@@ -424,11 +441,18 @@ impl World {
             if !ws.to_stop.is_empty() {
                 continue;
             }
-            if ws.to_render.is_empty() {
+            if ws.to_render.is_empty() && ws.to_close.is_empty() {
                 return;
             }
             self.keep_xcoms(ws);
+            for (node, state, reason) in std::mem::take(&mut ws.to_close) {
+                self.load_mapped(ws, node);
+                close(ws, node, state, reason);
+            }
             for node in take_to_render(ws) {
+                if ws.ti(node).unwrap().expanded_len.is_some() {
+                    self.load_mapped(ws, node);
+                }
                 let run = ws.ti(node).unwrap().run;
                 let mut xcoms = self.xcoms.get(&run).cloned().unwrap_or_default();
                 // A mapped task that left no value gives the empty list.
@@ -443,6 +467,13 @@ impl World {
                 }
                 render(ws, node, Arc::new(xcoms));
             }
+        }
+    }
+
+    fn load_mapped(&self, ws: &mut WorkingSet, node: TiPk) {
+        let node = ws.ti(node).unwrap();
+        for ti in &self.by_task[&(node.run, node.task_idx)] {
+            ws.add_ti(self.tis[ti].clone());
         }
     }
 
@@ -476,7 +507,9 @@ impl World {
     ) -> Outcome {
         self.keep_xcoms(&mut ws);
         self.work.edges_counted = ws.edges_counted;
-        self.check_work(&ws);
+        if !self.amended {
+            self.check_work(&ws);
+        }
         for change in ws.changes() {
             let row = self.tis.get_mut(&change.row.pk).unwrap();
             assert_eq!(
@@ -529,7 +562,8 @@ impl World {
     pub(super) fn instances(&self, run: RunPk, idx: TaskIdx) -> Vec<&TiRow> {
         let of_task = self.by_task.get(&(run, idx));
         let rows = of_task.into_iter().flatten().map(|ti| &self.tis[ti]);
-        rows.filter(|row| row.is_visible()).collect()
+        rows.filter(|row| row.is_visible() && row.state != TaskState::Removed)
+            .collect()
     }
 
     /// Visible instances in one of these states, of all runs.
@@ -600,6 +634,7 @@ impl World {
             self.runs.get_mut(&RUN).unwrap().unfinished_tasks += 1;
         }
         (row.state, row.ended_at, row.reason) = (TaskState::None, None, None);
+        row.scheduled_at = None;
     }
 
     /// Decides it anew, by its upstreams' earlier decisions and its rule.

@@ -44,7 +44,10 @@ pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<
                EXISTS (SELECT FROM task_instances
                        WHERE state IN ('up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= $1)
                    OR EXISTS (SELECT FROM dag_runs WHERE waiter_pk IS NOT NULL AND ended_at IS NOT NULL) AS waits,
-               EXISTS (SELECT FROM task_instances WHERE state = 'queued' AND claim_by < $1) AS unclaimed,
+               EXISTS (SELECT FROM task_instances WHERE state = 'queued' AND claim_by < $1)
+                   OR EXISTS (SELECT FROM task_instances WHERE state = 'restarting' AND worker IS NULL AND claim_by < $1)
+                   AS unclaimed,
+               EXISTS (SELECT FROM task_instances WHERE state = 'restarting') AS restarting,
                EXISTS (SELECT FROM outbox WHERE created_at < $2) AS unpublished";
     let statement = query(SQL)
         .bind(store.inner.clock.now())
@@ -62,6 +65,7 @@ pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<
         retries: get(&row, "retries")?,
         waits: get(&row, "waits")?,
         unclaimed: get(&row, "unclaimed")?,
+        restarting: get(&row, "restarting")?,
         unpublished: get(&row, "unpublished")?,
     })
 }
@@ -103,7 +107,11 @@ pub(super) async fn unclaimed(
     const SQL: &str = concat!(
         "SELECT ",
         out_columns!(),
-        " FROM task_instances t WHERE t.state = 'queued' AND t.claim_by < $1 ORDER BY t.claim_by, t.pk LIMIT $2"
+        " FROM task_instances t WHERE t.state = 'queued' AND t.claim_by < $1
+          UNION ALL SELECT ",
+        out_columns!(),
+        " FROM task_instances t WHERE t.state = 'restarting' AND t.worker IS NULL AND t.claim_by < $1
+          ORDER BY claim_by, pk LIMIT $2"
     );
     let statement = query(SQL).bind(before(store, margin)).bind(max);
     decode(&store.all(statement).await?)
@@ -137,6 +145,9 @@ pub(super) async fn out_dispatches(
           UNION ALL SELECT ",
         out_columns!(),
         " FROM task_instances t WHERE t.state = 'queued' AND t.worker = $1
+          UNION ALL SELECT ",
+        out_columns!(),
+        " FROM task_instances t WHERE t.state = 'restarting' AND t.worker = $1
           ORDER BY pk"
     );
     const ALL: &str = concat!(
@@ -146,6 +157,9 @@ pub(super) async fn out_dispatches(
           UNION ALL SELECT ",
         out_columns!(),
         " FROM task_instances t WHERE t.state = 'queued'
+          UNION ALL SELECT ",
+        out_columns!(),
+        " FROM task_instances t WHERE t.state = 'restarting'
           ORDER BY pk"
     );
     let statement = match worker {
@@ -165,10 +179,20 @@ pub(super) async fn out_in_run(store: &PgStore, run: RunPk) -> StoreResult<Vec<O
     decode(&store.all(query(SQL).bind(run.0)).await?)
 }
 
+pub(super) async fn restarting(store: &PgStore, max: i64) -> StoreResult<Vec<OutDispatch>> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        out_columns!(),
+        " FROM task_instances t WHERE t.state = 'restarting' ORDER BY t.pk LIMIT $1"
+    );
+    decode(&store.all(query(SQL).bind(max)).await?)
+}
+
 pub(super) async fn busy_workers(store: &PgStore) -> StoreResult<Vec<WorkerRow>> {
     const SQL: &str = "
         SELECT b.worker AS incarnation, COALESCE(w.state, 'alive') AS state, w.held_until
-        FROM (SELECT DISTINCT worker FROM task_instances WHERE state = 'running' AND worker IS NOT NULL) b
+        FROM (SELECT worker FROM task_instances WHERE state = 'running' AND worker IS NOT NULL
+              UNION SELECT worker FROM task_instances WHERE state = 'restarting' AND worker IS NOT NULL) b
         LEFT JOIN workers w ON w.incarnation = b.worker
         ORDER BY b.worker";
     decode(&store.all(query(SQL)).await?)

@@ -40,7 +40,8 @@ pub(super) async fn delete_old(
     // A worker that holds a lease, or whose work is still out, is still needed however long it was silent.
     const OLD_WORKERS: &str = "
         DELETE FROM workers w WHERE w.updated_at < $1 AND (w.held_until IS NULL OR w.held_until < $1)
-          AND NOT EXISTS (SELECT FROM task_instances t WHERE t.state = 'running' AND t.worker = w.incarnation)";
+          AND NOT EXISTS (SELECT FROM task_instances t WHERE t.state IN ('running', 'restarting')
+                                                                   AND t.worker = w.incarnation)";
     tx.execute(query(OLD_WORKERS).bind(yesterday)).await?;
     tx.execute(query("DELETE FROM barriers WHERE applied_at < $1").bind(yesterday))
         .await?;

@@ -4,6 +4,7 @@
 //! rows to write arrive as one JSON parameter (see [`crate::codec`]).
 
 mod access;
+mod amend;
 mod assets;
 mod backfills;
 mod candidates;

@@ -26,7 +26,7 @@ impl Session {
         // A worker that still holds a dispatch is needed to judge it.
         const WORKERS: &str = "
             DELETE FROM workers WHERE updated_at < ?1 AND incarnation NOT IN (
-                SELECT worker FROM task_instances WHERE state IN ('queued', 'running') AND worker IS NOT NULL)";
+                SELECT worker FROM task_instances WHERE state IN ('queued', 'running', 'restarting') AND worker IS NOT NULL)";
         const KEYS: &str = "
             UPDATE dag_runs SET idempotency_key = NULL, idempotency_hash = NULL
             WHERE idempotency_key IS NOT NULL AND queued_at < ?1";

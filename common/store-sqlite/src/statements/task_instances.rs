@@ -22,7 +22,8 @@ macro_rules! ti_row {
         "json_array(t.pk, t.run, t.task_idx, t.task_id, t.map_index, t.state, t.fence, t.try_number, t.max_tries, \
          t.user_failures, t.infra_losses, t.attempt, t.epoch, t.queue, t.pool, t.pool_slots, t.priority_weight, \
          t.occupies, t.counters, t.expanded_len, t.map_values, t.map_name, t.scheduled_at, t.queued_at, \
-         t.claim_by, t.started_at, t.ended_at, t.next_at, t.worker, t.hostname, t.pid, t.exit_code, t.reason, t.wait)"
+         t.claim_by, t.started_at, t.ended_at, t.next_at, t.worker, t.hostname, t.pid, t.exit_code, t.reason, \
+         t.wait, t.then_state)"
     };
 }
 pub(super) use ti_row;
@@ -72,6 +73,7 @@ pub(super) struct TiRecord {
     exit_code: Option<i32>,
     reason: Option<String>,
     wait: Option<Document<Wait>>,
+    then_state: Option<Named<TaskState>>,
 }
 
 impl From<TiRecord> for TiRow {
@@ -105,6 +107,11 @@ impl From<TiRecord> for TiRow {
             started_at: time(r.started_at),
             ended_at: time(r.ended_at),
             next_at: time(r.next_at),
+            // Of any other state it says nothing.
+            then: r
+                .then_state
+                .filter(|_| r.state.0 == TaskState::Restarting)
+                .map(|then| then.0),
             worker: r.worker,
             hostname: r.hostname,
             pid: r.pid,

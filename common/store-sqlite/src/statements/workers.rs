@@ -87,7 +87,7 @@ impl Session {
         const SQL: &str = "
             SELECT json_array(out.worker, coalesce(w.state, 'alive'), w.held_until)
             FROM (SELECT DISTINCT worker FROM task_instances
-                  WHERE state IN ('queued', 'running') AND worker IS NOT NULL) AS out
+                  WHERE state IN ('queued', 'running', 'restarting') AND worker IS NOT NULL) AS out
             LEFT JOIN workers AS w ON w.incarnation = out.worker
             ORDER BY out.worker";
         let rows: Vec<WorkerRecord> = self.rows(SQL, args![]).await?;
@@ -115,7 +115,9 @@ impl Session {
                 EXISTS (SELECT 1 FROM task_instances
                         WHERE state IN ('up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= ?1)
                     OR EXISTS (SELECT 1 FROM dag_runs WHERE waiter IS NOT NULL AND ended_at IS NOT NULL),
-                EXISTS (SELECT 1 FROM task_instances WHERE state = 'queued' AND claim_by < ?1),
+                EXISTS (SELECT 1 FROM task_instances WHERE state = 'queued' AND claim_by < ?1)
+                    OR EXISTS (SELECT 1 FROM task_instances WHERE state = 'restarting' AND worker IS NULL AND claim_by < ?1),
+                EXISTS (SELECT 1 FROM task_instances WHERE state = 'restarting'),
                 EXISTS (SELECT 1 FROM outbox WHERE written_at <= ?2))";
         #[derive(Deserialize)]
         struct Record {
@@ -128,6 +130,7 @@ impl Session {
             retries: Flag,
             waits: Flag,
             unclaimed: Flag,
+            restarting: Flag,
             unpublished: Flag,
         }
         let found: Record = self.one(SQL, args![self.now, written_before]).await?;
@@ -141,6 +144,7 @@ impl Session {
             retries: found.retries.0,
             waits: found.waits.0,
             unclaimed: found.unclaimed.0,
+            restarting: found.restarting.0,
             unpublished: found.unpublished.0,
         })
     }
@@ -153,7 +157,10 @@ impl Session {
         const SQL: &str = concat!(
             "SELECT ",
             out_row!(),
-            " FROM task_instances AS t WHERE t.state = 'queued' AND t.claim_by < ?1
+            " FROM task_instances AS t
+              WHERE t.pk IN (SELECT pk FROM task_instances WHERE state = 'queued' AND claim_by < ?1
+                             UNION ALL
+                             SELECT pk FROM task_instances WHERE state = 'restarting' AND worker IS NULL AND claim_by < ?1)
               ORDER BY t.claim_by, t.pk LIMIT ?2"
         );
         self.out_rows(SQL, args![claim_before, max]).await
@@ -179,13 +186,14 @@ impl Session {
         const OF_WORKER: &str = concat!(
             "SELECT ",
             out_row!(),
-            " FROM task_instances AS t WHERE t.state IN ('queued', 'running') AND t.worker = ?1 ORDER BY t.pk"
+            " FROM task_instances AS t WHERE t.state IN ('queued', 'running', 'restarting') AND t.worker = ?1 ORDER BY t.pk"
         );
         // The order alone would make SQLite walk the whole table.
         const ALL: &str = concat!(
             "SELECT ",
             out_row!(),
-            " FROM task_instances AS t INDEXED BY task_instances_worker WHERE t.state IN ('queued', 'running') ORDER BY t.pk"
+            " FROM task_instances AS t INDEXED BY task_instances_worker
+              WHERE t.state IN ('queued', 'running', 'restarting') ORDER BY t.pk"
         );
         match worker {
             Some(worker) => self.out_rows(OF_WORKER, args![worker]).await,
@@ -201,6 +209,15 @@ impl Session {
               ORDER BY t.pk"
         );
         self.out_rows(SQL, args![run.0]).await
+    }
+
+    pub(crate) async fn restarting(&mut self, max: i64) -> StoreResult<Vec<OutDispatch>> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            out_row!(),
+            " FROM task_instances AS t WHERE t.state = 'restarting' ORDER BY t.pk LIMIT ?1"
+        );
+        self.out_rows(SQL, args![max]).await
     }
 
     async fn out_rows(

@@ -117,6 +117,7 @@ pub(crate) fn ready(run: RunPk, task_idx: i32, now: DateTime<Utc>) -> TiRow {
         ended_at: None,
         next_at: None,
         wait: None,
+        then: None,
         worker: None,
         hostname: None,
         pid: None,

@@ -111,6 +111,7 @@ pub(super) fn ready_ti(run: RunPk, task_idx: i32) -> TiRow {
         ended_at: None,
         next_at: None,
         wait: None,
+        then: None,
         worker: None,
         hostname: None,
         pid: None,

@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 /// Statements and transactions.
 pub type Counts = (u64, u64);
 
-fn context() -> DispatchContext {
+pub(super) fn context() -> DispatchContext {
     DispatchContext {
         epoch: Some(1),
         claim_window: Duration::from_secs(60),
@@ -26,7 +26,11 @@ fn context() -> DispatchContext {
     }
 }
 
-async fn started_run<B: Backend>(bed: &Bed<B>, tasks: Value, context: &DispatchContext) -> Applied {
+pub(super) async fn started_run<B: Backend>(
+    bed: &Bed<B>,
+    tasks: Value,
+    context: &DispatchContext,
+) -> Applied {
     let spec: DagSpec = serde_json::from_value(
         json!({ "dag_id": "counted", "max_active_tasks": 1000, "tasks": tasks }),
     )
@@ -51,7 +55,7 @@ fn start(row: &OutboxRow) -> Command {
     })
 }
 
-fn ending(row: &OutboxRow) -> Command {
+pub(super) fn ending(row: &OutboxRow) -> Command {
     Command::Finished(Box::new(Finished {
         run: row.run,
         dispatch: row.dispatch,

@@ -281,4 +281,24 @@ pub async fn a_look_finds_what_there_is_to_do<B: Backend>(store: B) {
         ..ToDo::default()
     };
     assert_eq!(look().await, expected);
+    bed.edit_ti(tis[0], |ti| make_queued(ti, after(60))).await;
+    bed.edit_ti(tis[0], |ti| ti.state = TaskState::Restarting)
+        .await;
+    let expected = ToDo {
+        restarting: true,
+        ..ToDo::default()
+    };
+    assert_eq!(look().await, expected);
+    let out = bed.restarting(10).await.unwrap();
+    assert_eq!(out[0].dispatch.ti, tis[0]);
+    assert_eq!(bed.out_dispatches(None).await.unwrap(), out);
+    // Halted before its start was heard of, it may be late like a queued one.
+    assert!(bed.unclaimed(Duration::ZERO, 10).await.unwrap().is_empty());
+    bed.edit_ti(tis[0], |ti| ti.claim_by = Some(after(-1)))
+        .await;
+    assert_eq!(bed.unclaimed(Duration::ZERO, 10).await.unwrap().len(), 1);
+    bed.edit_ti(tis[0], |ti| ti.worker = Some("w".to_owned()))
+        .await;
+    assert!(bed.unclaimed(Duration::ZERO, 10).await.unwrap().is_empty());
+    assert_eq!(bed.busy_workers().await.unwrap()[0].incarnation, "w");
 }

@@ -13,6 +13,7 @@ use gristmill_common::{
     message::{Ending, Finished, MAX_XCOM_REFS, Sealed},
     row::{OutboxRow, RETURN_VALUE, RunType, TiRow, XcomValue},
     spec::{TaskKind, TaskSpec},
+    state::TaskState,
     template::XComSource,
     transition::DispatchTerms,
 };
@@ -153,14 +154,32 @@ async fn settle<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
         if !ws.to_stop.is_empty() {
             continue;
         }
-        if ws.to_render.is_empty() {
+        if ws.to_render.is_empty() && ws.to_close.is_empty() {
             return Ok(());
         }
+        for (node, state, reason) in std::mem::take(&mut ws.to_close) {
+            load_mapped(tx, ws, node).await?;
+            engine::close(ws, node, state, reason);
+        }
         for node in engine::take_to_render(ws) {
+            if ws.ti(node).is_some_and(|row| row.expanded_len.is_some()) {
+                load_mapped(tx, ws, node).await?;
+            }
             let xcoms = pulled_values(tx, ws, node).await?;
             engine::render(ws, node, Arc::new(xcoms));
         }
     }
+}
+
+/// Loads the instances of a task that was expanded before.
+async fn load_mapped<T: Tx>(tx: &mut T, ws: &mut WorkingSet, node: TiPk) -> StoreResult<()> {
+    let Some((run, task_idx)) = ws.ti(node).map(|row| (row.run, row.task_idx)) else {
+        return Ok(());
+    };
+    for row in tx.load_tasks(run, &[task_idx], &[]).await? {
+        ws.add_ti(row);
+    }
+    Ok(())
 }
 
 /// Goes on with runs that are being stopped, which needs all that is left of them.
@@ -568,6 +587,14 @@ async fn write<T: Tx>(
             tis.len() - written.tis,
             tis.len()
         )));
+    }
+    let remade: Vec<&TiRow> = tis
+        .iter()
+        .map(|write| &write.row)
+        .filter(|row| row.state == TaskState::Restarting || ws.remade.contains(&row.pk))
+        .collect();
+    if !remade.is_empty() {
+        tx.remake_tis(&remade).await?;
     }
     Ok(written.others_wait)
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 use gristmill_common::{
     engine::{self, WorkingSet},
-    ids::RunPk,
+    ids::{RunPk, TaskIdx},
     row::TiRow,
     state::RunState,
 };
@@ -36,6 +36,10 @@ pub(crate) async fn start_runs<B: Backend>(
     shared::write_keys(&mut tx, &new_keys, &held).await?;
     let replaced = shared::make_way(&mut tx, &mut ws, &held).await?;
     let mut nodes = Vec::new();
+    let anew = started_before(&ws, &fitting);
+    for row in tx.load_nodes(&anew).await? {
+        ws.add_ti(row);
+    }
     for run in &fitting {
         nodes.extend(engine::start_run(&mut ws, *run).unwrap_or_default());
     }
@@ -47,13 +51,29 @@ pub(crate) async fn start_runs<B: Backend>(
         ws.add_ti(TiRow { pk, ..row });
     }
     for run in &fitting {
-        ws.evaluate_roots(*run);
+        if anew.iter().any(|(again, _)| again == run) {
+            // Whatever was cleared or marked while it waited.
+            let tally = tx.tally(*run).await?;
+            ws.recount(*run, &tally);
+        } else {
+            ws.evaluate_roots(*run);
+        }
     }
     let mut applied = finish(&mut tx, ws, Candidates::Own, &[], context).await?;
     tx.commit().await?;
     applied.touched = fitting.len();
     shared::stop(store, &replaced, &mut applied, context).await;
     Ok(applied)
+}
+
+/// The nodes of runs that were cleared, and start again.
+fn started_before(ws: &WorkingSet, runs: &[RunPk]) -> Vec<(RunPk, TaskIdx)> {
+    let is_anew = |run: &&RunPk| ws.run(**run).is_some_and(|row| row.started_at.is_some());
+    let tasks = |run: RunPk| ws.plan_of(run).map_or(0, |plan| plan.spec.tasks.len());
+    runs.iter()
+        .filter(is_anew)
+        .flat_map(|run| (0..tasks(*run) as TaskIdx).map(|idx| (*run, idx)))
+        .collect()
 }
 
 /// What limits say of queued runs.

@@ -74,7 +74,7 @@ impl World {
             for (key, n) in self.slots(row) {
                 *used.entry(key).or_default() += n;
             }
-            if !row.is_visible() {
+            if !row.is_visible() || row.state == TaskState::Removed {
                 continue;
             }
             let bad = matches!(row.state, TaskState::Failed | TaskState::UpstreamFailed);
@@ -107,11 +107,12 @@ impl World {
         };
         assert_eq!(counters, *truth, "run {}", run.pk);
         assert!(run.active_tasks <= run.max_active_tasks);
-        assert_eq!(
-            run.state == RunState::Running,
-            truth.unfinished > 0,
-            "{run:?}"
-        );
+        match run.state {
+            RunState::Running => assert!(truth.unfinished > 0, "{run:?}"),
+            // One that was queued anew has what it has to do.
+            RunState::Queued => assert!(truth.unfinished == 0 || self.amended, "{run:?}"),
+            _ => assert_eq!(truth.unfinished, 0, "{run:?}"),
+        }
         assert_eq!(run.state.is_finished(), run.ended_at.is_some(), "{run:?}");
         let stopped = run.stop_reason.is_some() || run.clean_up.is_some();
         let fails = truth.failed_leaves > 0 || stopped;
@@ -134,6 +135,7 @@ impl World {
             TaskState::UpForRetry | TaskState::UpForReschedule => assert!(row.next_at.is_some()),
             // Something else may wake them.
             TaskState::Deferred | TaskState::AwaitingInput => {}
+            _ if self.gives_up(row) => {}
             _ => assert_eq!(row.next_at, None, "{row:?}"),
         }
         assert_eq!(row.fence.0 > 0, row.attempt.is_some(), "{row:?}");
@@ -159,7 +161,14 @@ impl World {
             _ => {}
         }
         assert!(row.state != TaskState::Running || row.started_at.is_some());
-        if row.state != TaskState::None || !row.is_visible() {
+        assert!(row.then.is_none() || row.state == TaskState::Restarting);
+        if row.expanded_len.is_some() {
+            let mapped = self.by_task[&(row.run, row.task_idx)].len() as i32 - 1;
+            let of_task = self.instances(row.run, row.task_idx);
+            let there = of_task.iter().filter(|row| !row.is_node()).count() as i32;
+            assert_eq!(row.expanded_len, Some(there), "of {mapped}: {row:?}");
+        }
+        if !row.is_undecided() {
             return;
         }
         // The counters of a node that still waits are exact.
@@ -202,6 +211,12 @@ impl World {
             count(TaskState::UpstreamFailed)
         );
         assert_eq!(row.counters.skipped, count(TaskState::Skipped));
+    }
+
+    /// Whether its task has a time after which it is given up if no worker takes it.
+    fn gives_up(&self, row: &TiRow) -> bool {
+        let task = self.plan(row.run).task(row.task_idx);
+        task.is_some_and(|task| task.queued_timeout.is_some())
     }
 
     /// Whether the row's failure fails its run: nothing depends on its task but teardowns whose failure does not, and it is

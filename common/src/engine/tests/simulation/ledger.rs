@@ -122,7 +122,9 @@ impl Ledger {
                 Ending::Skipped => "skipped",
                 Ending::Failed if !stopped && self.failed(row, world) => "up_for_retry",
                 Ending::Failed | Ending::FailedForGood | Ending::Cancelled => "failed",
-                Ending::NotYet => panic!("the simulation has no sensors"),
+                Ending::NotYet | Ending::RetryIn { .. } => {
+                    panic!("the simulation has neither sensors nor retry rules")
+                }
             }),
             Command::RetryDue { .. } | Command::StopRun { .. } => return None,
         };
@@ -225,7 +227,9 @@ fn stopped_as(command: &Command, fails_if_lost: bool) -> TaskState {
             Ending::Success => TaskState::Success,
             Ending::Skipped => TaskState::Skipped,
             Ending::Failed | Ending::FailedForGood | Ending::Cancelled => TaskState::Failed,
-            Ending::NotYet => panic!("the simulation has no sensors"),
+            Ending::NotYet | Ending::RetryIn { .. } => {
+                panic!("the simulation has neither sensors nor retry rules")
+            }
         },
         Command::Lost { .. } if fails_if_lost => TaskState::Failed,
         _ => TaskState::Skipped,

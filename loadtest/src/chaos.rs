@@ -58,7 +58,7 @@ pub struct ChaosArgs {
     /// Faults in all
     #[arg(long, default_value_t = 40)]
     faults: usize,
-    /// Task instances in all, at least
+    /// Task instances in all, at least; more are planned, since what follows a failure is not expanded
     #[arg(long, default_value_t = 4_000)]
     tasks: usize,
     #[arg(long, default_value_t = 2, value_parser = at_least_one)]
@@ -177,7 +177,7 @@ async fn wreak(args: &ChaosArgs, faults: Vec<Fault>) -> Result<Outcome> {
     workload.prepare()?;
     let runs = workload.runs().len();
     eprintln!(
-        "chaos: seed {}, {} faults, {} tasks in {runs} runs; {} schedulers, {} workers, {} API servers; a full disk is {}",
+        "chaos: seed {}, {} faults, {} task instances planned in {runs} runs; {} schedulers, {} workers, {} API servers; a full disk is {}",
         args.seed,
         faults.len(),
         workload.instances(),
@@ -289,12 +289,15 @@ async fn under_fire(
     Ok((accepted, stuck))
 }
 
+/// Task instances that are planned for 100 that have to be: a mapped task after a failure stays one instance.
+const PLANNED_PERCENT: usize = 130;
+
 fn workload_options(args: &ChaosArgs, ledger: PathBuf) -> workload::Options {
     workload::Options {
         // A few sleep for longer than a lease: what is frozen or cut off then has something to lose.
         sleep_percent: 2,
         longest: Duration::from_millis(1_500 * args.lease),
-        ..workload::Options::new(args.seed, args.tasks, ledger)
+        ..workload::Options::new(args.seed, args.tasks * PLANNED_PERCENT / 100, ledger)
     }
 }
 

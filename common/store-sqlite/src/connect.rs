@@ -25,7 +25,7 @@ pub(crate) async fn writer(path: &Path) -> StoreResult<SqliteConnection> {
         // 2000 pages of 4 KiB: checkpoints are rare, the log stays small.
         .pragma("wal_autocheckpoint", "2000")
         .pragma("journal_size_limit", "16777216")
-        .pragma("cache_size", "-16384")
+        .pragma("cache_size", "-4096")
         .connect()
         .await
         .map_err(store_error)
@@ -40,7 +40,7 @@ pub(crate) fn readers(path: &Path) -> SqlitePool {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .connect_lazy_with(base(path).read_only(true).pragma("cache_size", "-4096"))
+        .connect_lazy_with(base(path).read_only(true).pragma("cache_size", "-1024"))
 }
 
 fn base(path: &Path) -> SqliteConnectOptions {

@@ -436,7 +436,7 @@ mod tests {
         let events = [started(1), started(2), started(3), finished(1), requeued(3)];
         let mut waiting = waiting(events);
         let message = next(&mut waiting, &Flying::default()).unwrap();
-        assert_eq!(starts(&message), [2, 3]);
+        assert_eq!(starts(&message), [3, 2]);
         assert_eq!(message.ends, [dispatch(1), dispatch(3)]);
         assert!(next(&mut waiting, &Flying::default()).is_none());
     }

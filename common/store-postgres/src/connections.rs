@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(300);
 /// A connection that was handed out longer ago than this is tested first: after a restart of the server those at rest are
 /// dead. Busy ones are spared the round trip.
-const TEST_AFTER: Duration = Duration::from_secs(1);
+const TEST_AFTER: Duration = Duration::from_millis(100);
 /// One that was not needed for so long is closed.
 const NOT_NEEDED: Duration = Duration::from_secs(5 * 60);
 /// The age at which one is replaced: a server process keeps what it has read of the catalogue for its lifetime.

@@ -141,6 +141,18 @@ impl Connections {
         })
     }
 
+    /// A connection with an open transaction. On one that was at rest and has died meanwhile nothing has begun: the next is
+    /// tried.
+    pub(crate) async fn begin(&self) -> StoreResult<Connection> {
+        loop {
+            let mut connection = self.get().await?;
+            match connection.begin().await {
+                Err(StoreError::Unavailable(_)) if connection.was_at_rest() => {}
+                begun => return begun.map(|()| connection),
+            }
+        }
+    }
+
     /// Closes those that nobody needed for a while.
     pub(crate) fn close_unneeded(&self) {
         self.pool
@@ -166,6 +178,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// Whether it was used before it was handed out this time.
+    fn was_at_rest(&self) -> bool {
+        let connection = self.connection.as_ref();
+        connection.is_some_and(|connection| Object::metrics(connection).recycle_count > 0)
+    }
+
     /// All rows of a statement.
     pub(crate) async fn all(&mut self, statement: Statement<'_>) -> StoreResult<Vec<PgRow>> {
         let answer = bounded(statement.fetch_all(self.claim()?)).await;

@@ -3,6 +3,7 @@
 use crate::{
     PgStore,
     error::{bounded, db},
+    rows::get,
 };
 use gristmill_store::{StoreError, StoreResult};
 use sqlx::{
@@ -49,17 +50,14 @@ pub(crate) async fn migrate(store: &PgStore) -> StoreResult<()> {
 }
 
 pub(crate) async fn check(store: &PgStore) -> StoreResult<()> {
-    const SQL: &str = "SELECT COALESCE(max(version), 0) FROM _sqlx_migrations WHERE success";
-    let mut connection = bounded(PgConnection::connect_with(&store.inner.options)).await?;
-    store.inner.meter.standalone();
-    let found = match sqlx::query_scalar::<_, i64>(SQL)
-        .fetch_one(&mut connection)
-        .await
-    {
-        Ok(found) => found,
+    const SQL: &str =
+        "SELECT COALESCE(max(version), 0) AS version FROM _sqlx_migrations WHERE success";
+    let found = match store.optional(sqlx::query(SQL)).await {
+        Ok(Some(row)) => get(&row, "version")?,
+        Ok(None) => 0,
         // Never migrated: there is no such table.
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => 0,
-        Err(error) => return Err(db(error)),
+        Err(StoreError::Other(error)) if error.contains("42P01") => 0,
+        Err(error) => return Err(error),
     };
     if found == needed() {
         Ok(())

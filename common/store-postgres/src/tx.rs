@@ -51,8 +51,7 @@ pub struct PgTx {
 
 impl PgTx {
     pub(crate) async fn begin(store: &Inner) -> StoreResult<Self> {
-        let mut connection = store.connections.get().await?;
-        connection.begin().await?;
+        let connection = store.connections.begin().await?;
         store.meter.transaction();
         Ok(Self {
             connection,

@@ -104,5 +104,5 @@ fn gives_up_at(ws: &WorkingSet, row: &TiRow) -> Option<DateTime<Utc>> {
     }
     let timeout = task.queued_timeout?;
     let set = row.next_at.filter(|_| row.started_at.is_none());
-    Some(set.unwrap_or(ws.now + timeout.chrono()))
+    Some(set.unwrap_or_else(|| ws.now + timeout.chrono()))
 }

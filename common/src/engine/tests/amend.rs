@@ -426,7 +426,7 @@ fn walk(world: &mut World, step: &Step, at: usize) {
             };
             let _ = world.amend(RunPk(1), &selection, Wish::Mark(to));
         }
-        Step::Stop if at % 7 == 0 => drop(world.apply(&[stop("enough", true)])),
+        Step::Stop if at.is_multiple_of(7) => drop(world.apply(&[stop("enough", true)])),
         Step::Stop => {}
     }
 }

@@ -26,6 +26,7 @@ if [ "$what" != compose ]; then
     need postgresql-client '' '/usr/lib/postgresql/*/bin/psql' psql
     need rabbitmq-server GRISTMILL_TEST_AMQP_URL /usr/lib/rabbitmq/bin/rabbitmq-server
     need redis-server GRISTMILL_TEST_REDIS_URL redis-server
+    need mariadb-server GRISTMILL_TEST_MYSQL_URL /usr/sbin/mariadbd mariadbd
 fi
 if [ "$what" != servers ] && [ "${GRISTMILL_TEST_COMPOSE:-1}" != 0 ]; then
     need docker.io '' docker

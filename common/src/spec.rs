@@ -19,6 +19,7 @@ mod http;
 mod mapping;
 mod schedule;
 mod shell;
+mod sql;
 mod wait;
 
 pub use concurrency::{Concurrency, Strategy};
@@ -31,6 +32,7 @@ pub use http::{HttpBody, HttpExpect, HttpTask};
 pub use mapping::{ExpandSource, Mapping};
 pub use schedule::{AssetSchedule, Overlap, Schedule};
 pub use shell::{OutputMode, ResourceLimits, ShellTask};
+pub use sql::{SqlOutput, SqlParameters, SqlTask};
 pub use wait::{
     ApprovalTask, OnReject, OtherDag, POKE_QUEUE_SUFFIX, REJECT, SensorOn, SensorTask, SqlQuery,
     TriggerDagTask,
@@ -226,6 +228,7 @@ fn one_i32() -> i32 {
 pub enum TaskKind {
     Shell(Box<ShellTask>),
     Http(Box<HttpTask>),
+    Sql(Box<SqlTask>),
     /// One phase of a `data` task.
     Data(Box<DataTask>),
     /// Ends in the scheduler, without a worker.
@@ -267,6 +270,7 @@ impl TaskKind {
         match self {
             Self::Shell(_) => "shell",
             Self::Http(_) => "http",
+            Self::Sql(_) => "sql",
             Self::Data(_) => "data",
             Self::Empty(_) => "empty",
             Self::Noop(_) => "noop",

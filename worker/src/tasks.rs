@@ -23,6 +23,7 @@ pub(crate) async fn run(execution: &Execution) -> Outcome {
     match &execution.message.task.kind {
         TaskKind::Shell(task) => shell::run(execution, task).await,
         TaskKind::Http(task) => Box::pin(http::run(execution, task)).await,
+        TaskKind::Sql(task) => Box::pin(sql::run(execution, task)).await,
         TaskKind::Data(task) => Box::pin(data::run(execution, task)).await,
         TaskKind::Sensor(sensor) => Box::pin(sensor::run(execution, sensor)).await,
         TaskKind::Noop(_) | TaskKind::Empty(_) => Outcome::success(Vec::new()),

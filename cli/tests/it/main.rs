@@ -18,6 +18,7 @@ mod limits;
 mod many;
 mod poison;
 mod queues;
+mod sql;
 mod standalone;
 mod time;
 mod values;

@@ -8,6 +8,7 @@ mod flow;
 mod http;
 mod later;
 mod shell;
+mod sql;
 mod task;
 mod wait;
 

@@ -253,6 +253,9 @@ fn check_waits(reader: &mut Reader<'_>, draft: &Draft) {
             reader.error_at(&spot("sensor"), message);
         }
     }
+    if let Some(sql) = of("sql") {
+        check_sql(reader, &spot("sql"), sql);
+    }
     for key in ["conf", "params"] {
         let given = of("trigger_dag").and_then(|trigger| trigger.get(key));
         if given.is_some_and(|value| !value.is_object() && !value.is_string()) {
@@ -290,6 +293,33 @@ fn check_waits(reader: &mut Reader<'_>, draft: &Draft) {
             let message = format!("on_reject has no effect: {REJECT:?} is none of the options");
             reader.warn_at(&spot("approval"), message);
         }
+    }
+}
+
+fn check_sql(reader: &mut Reader<'_>, spot: &Spot, sql: &Map<String, Value>) {
+    let given = |key: &str| sql.get(key).filter(|value| !value.is_null());
+    let none = |list: &Value| list.as_array().is_some_and(Vec::is_empty);
+    if given("file").is_none() && given("statements").is_none_or(none) {
+        let diagnostic = reader.error_at(spot, "the task has no statements");
+        diagnostic.expected = Some("give it `statements`, or a `file` that holds them.".to_owned());
+    }
+    if let Some(file) = given("file").and_then(Value::as_str)
+        && (file.is_empty() || file.starts_with('/') || file.split('/').any(|part| part == ".."))
+    {
+        let message = format!("the file {file:?} is not in the bundle");
+        let diagnostic = reader.error_at(&below(spot, "file"), message);
+        diagnostic.expected = Some(
+            "it is a path below the folder that is deployed, such as sql/load.sql.".to_owned(),
+        );
+    }
+    if given("parameters").is_some_and(|value| !value.is_object() && !value.is_array()) {
+        let message = "parameters has to be a mapping of names to values, or a list";
+        reader.error_at(&below(spot, "parameters"), message);
+    }
+    let rows = given("output").is_some_and(|output| output == "rows");
+    if given("max_rows").is_some() && !rows && given("checks").is_none_or(none) {
+        let message = "max_rows has no effect: no rows are kept";
+        reader.warn_at(&below(spot, "max_rows"), message);
     }
 }
 

@@ -3,7 +3,9 @@
 use super::{TemplateError, bounds, env, env::environment};
 use crate::{
     row::RETURN_VALUE,
-    spec::{DataPhase, Decider, ExpandSource, HttpBody, HttpTask, SensorOn, TaskKind, TaskSpec},
+    spec::{
+        DataPhase, Decider, ExpandSource, HttpBody, HttpTask, SensorOn, SqlTask, TaskKind, TaskSpec,
+    },
 };
 use minijinja::machinery::parse;
 use serde_json::Value;
@@ -129,6 +131,7 @@ pub fn running_references(task: &TaskSpec) -> Refs {
                 .for_each(|text| add(text));
         }
         TaskKind::Http(http) => refs.merge(http_references(http)),
+        TaskKind::Sql(sql) => refs.merge(sql_references(sql)),
         TaskKind::Data(data) => {
             data.sources.values().for_each(|source| add(&source.path));
             add(&data.map_sql);
@@ -199,6 +202,30 @@ fn http_references(http: &HttpTask) -> Refs {
     }
     refs
 }
+
+fn sql_references(sql: &SqlTask) -> Refs {
+    let mut refs = Refs::default();
+    let mut add = |text: &str| refs.merge(references(text));
+    add(&sql.connection);
+    sql.statements.iter().for_each(|text| add(text));
+    for value in sql.parameters.values() {
+        each_string(value, &mut add);
+    }
+    if !is_template(&sql.connection) {
+        refs.conns.insert(sql.connection.clone());
+    }
+    for check in &sql.checks {
+        refs.merge(
+            analyse_expression(check, &ROW_NAMES)
+                .map(|a| a.refs())
+                .unwrap_or_default(),
+        );
+    }
+    refs
+}
+
+/// The names that an sql task's `checks` see beside the usual ones.
+pub(crate) const ROW_NAMES: [&str; 2] = ["count", "rows"];
 
 /// The names that an http task's `check` sees beside the usual ones.
 pub(crate) const CHECK_NAMES: [&str; 4] = ["headers", "json", "status", "text"];

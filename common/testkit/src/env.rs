@@ -8,6 +8,8 @@ pub const AMQP_URL: &str = "GRISTMILL_TEST_AMQP_URL";
 pub const AMQP_ADMIN_URL: &str = "GRISTMILL_TEST_AMQP_ADMIN_URL";
 /// Redis for tests.
 pub const REDIS_URL: &str = "GRISTMILL_TEST_REDIS_URL";
+/// MySQL or MariaDB that tasks of tests talk to; the user must be allowed to create tables and to kill connections.
+pub const MYSQL_URL: &str = "GRISTMILL_TEST_MYSQL_URL";
 
 /// Value of `variable`, if set and not empty.
 pub(crate) fn get(variable: &str) -> Option<String> {

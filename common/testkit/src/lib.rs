@@ -29,7 +29,8 @@ pub use self::{
     proxy::Proxy,
     roles::Role,
     servers::{
-        Postgres, PostgresRecipe, RabbitMq, RabbitMqRecipe, Recipe, Redis, RedisRecipe, Server,
+        MySql, MySqlRecipe, Postgres, PostgresRecipe, RabbitMq, RabbitMqRecipe, Recipe, Redis,
+        RedisRecipe, Server,
     },
     shared::{Database, RedisDb, Vhost},
 };

@@ -12,14 +12,15 @@ use crate::{
     env,
     error::{IoContext, Result, TestkitError},
     servers::{
-        Management, Postgres, RabbitMq, Recipe, Redis, Server, ask_redis, authenticate_redis,
-        blocking, psql,
+        Management, MySql, Postgres, RabbitMq, Recipe, Redis, Server, ask_redis,
+        authenticate_redis, blocking, psql,
     },
 };
 
 static POSTGRES: OnceCell<Postgres> = OnceCell::const_new();
 static RABBITMQ: OnceCell<RabbitMq> = OnceCell::const_new();
 static REDIS: OnceCell<Redis> = OnceCell::const_new();
+static MYSQL: OnceCell<MySql> = OnceCell::const_new();
 
 async fn started<R: Recipe>(cell: &'static OnceCell<Server<R>>) -> Result<&'static Server<R>> {
     cell.get_or_try_init(Server::start).await
@@ -46,6 +47,15 @@ pub async fn redis() -> Result<String> {
     match env::get(env::REDIS_URL) {
         Some(url) => Ok(url),
         None => Ok(started(&REDIS).await?.url()),
+    }
+}
+
+/// URL of the shared MySQL, naming a database. Few tests want it, so that `gristmill-testkit servers` starts none: the
+/// first caller in a test process does.
+pub async fn mysql() -> Result<String> {
+    match env::get(env::MYSQL_URL) {
+        Some(url) => Ok(url),
+        None => Ok(started(&MYSQL).await?.url()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gristmill_testkit::{Database, Postgres, RabbitMq, Redis, RedisDb, shared, wait};
+use gristmill_testkit::{Database, MySql, Postgres, RabbitMq, Redis, RedisDb, shared, wait};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -67,6 +67,15 @@ async fn redis_finds_its_data_after_kill_and_loses_it_when_emptied() {
     );
     server.restart_empty().await.unwrap();
     assert!(redis(&server.url(), "GET k").await.unwrap().contains("$-1"));
+}
+
+#[tokio::test]
+async fn mysql_starts_again_after_a_kill() {
+    let server = MySql::start().await.unwrap();
+    server.kill().await.unwrap();
+    assert!(!server.is_up().await);
+    server.restart().await.unwrap();
+    assert!(server.is_up().await);
 }
 
 #[tokio::test]

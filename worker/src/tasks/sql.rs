@@ -1,86 +1,64 @@
-//! Databases that tasks talk to: PostgreSQL and SQLite, by connections of the deployment.
+//! Databases that tasks talk to, by connections of the deployment: PostgreSQL, MySQL (MariaDB) and SQLite.
 
+mod binding;
 mod database;
+mod look;
+mod script;
+mod session;
+mod target;
+mod task;
 mod value;
 
 pub(crate) use database::Databases;
+pub(super) use look::look;
+pub(super) use task::run;
 
-use super::sensor::{Blind, Seen};
 use crate::run::Execution;
-use gristmill_common::spec::SqlQuery;
 use serde_json::Value;
+use std::time::Duration;
 
-/// A sensor's look: whether the first value of a query's first row is true.
-pub(super) async fn look(execution: &Execution, sensor: &SqlQuery) -> Result<Seen, Blind> {
-    let context = &execution.context;
-    let render = |what: &str, text: &str| {
-        context
-            .renderer
-            .render(text)
-            .map(|text| text.trim().to_owned())
-            .map_err(|error| Blind::ForGood(format!("sensor.sql.{what}: {error}")))
-    };
-    let id = render("connection", &sensor.connection)?;
-    let query = render("query", &sensor.query)?;
-    let parameters = sensor
-        .parameters
-        .iter()
-        .map(|value| context.renderer.render_value(value))
-        .collect::<Result<Vec<Value>, _>>()
-        .map_err(|error| Blind::ForGood(format!("sensor.sql.parameters: {error}")))?;
-    let connection = context.connections.get(&id).ok_or_else(|| {
-        Blind::ForGood(format!(
-            "sensor.sql.connection: there is no connection {id:?}; make it with `gristmill connections set {id} …`"
-        ))
-    })?;
-    let databases = &execution.worker.databases;
-    let database = databases
-        .of(connection)
-        .map_err(|error| Blind::ForGood(format!("connection {id:?}: {error}")))?;
-    let first = database
-        .first_value(&query, &parameters)
-        .await
-        .map_err(|error| Blind::Failed(format!("sensor.sql on {id}: {error}")))?;
-    Ok(match first {
-        Some(value) if is_true(&value) => Seen::Found {
-            note: format!("the query on {id} gave {value}"),
-            value,
-        },
-        Some(value) => Seen::NotYet(format!("the query on {id} gave {value}")),
-        None => Seen::NotYet(format!("the query on {id} gave no row")),
+/// Why a database did not answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SqlError {
+    #[error(
+        "its type {0:?} is no database that can be asked: use postgres, mysql or sqlite as conn_type"
+    )]
+    Kind(String),
+    #[error("it names no {0}")]
+    Missing(&'static str),
+    #[error("it cannot be read: {0}")]
+    Connection(String),
+    #[error("{0}")]
+    Query(#[from] sqlx::Error),
+    #[error("no answer within {0:?}")]
+    Late(Duration),
+    #[error(
+        "the column {column:?} is of the type {kind}, which is not read: cast it to boolean, bigint, double precision or text"
+    )]
+    Type { column: String, kind: String },
+    #[error("two columns are called {0:?}: name them differently with AS")]
+    SameName(String),
+    #[error("parameter {at} is a {kind} for the database, and {value} is none")]
+    Parameter {
+        at: usize,
+        kind: String,
+        value: String,
+    },
+    #[error(
+        "the query gave more than {0} rows: ask for fewer, or raise max_rows (larger results belong into a table or a file)"
+    )]
+    TooManyRows(u32),
+    #[error("its rows are more than {0} bytes: ask for fewer, or leave them in a table or a file")]
+    TooLarge(usize),
+    #[error("the worker stops it")]
+    Stopped,
+}
+
+/// The opened connection that a task names.
+fn connection<'e>(execution: &'e Execution, key: &str, id: &str) -> Result<&'e Value, String> {
+    execution.context.connections.get(id).ok_or_else(|| {
+        format!(
+            "{key}: there is no connection {id:?}; make it with `gristmill connections set {id} …`"
+        )
     })
-}
-
-/// As in Airflow: neither null, 0, false, `"0"` nor an empty text.
-fn is_true(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(truth) => *truth,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !matches!(text.as_str(), "" | "0"),
-        Value::Array(_) | Value::Object(_) => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn what_is_true() {
-        for value in [json!(true), json!(1), json!(-0.5), json!("no"), json!([])] {
-            assert!(is_true(&value), "{value}");
-        }
-        for value in [
-            json!(null),
-            json!(false),
-            json!(0),
-            json!(0.0),
-            json!(""),
-            json!("0"),
-        ] {
-            assert!(!is_true(&value), "{value}");
-        }
-    }
 }

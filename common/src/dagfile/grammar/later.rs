@@ -1,7 +1,7 @@
 //! What the grammar holds and the parser refuses as not built yet: specified, so that it can be built without a change
 //! of format.
 
-use super::{COUNT, POSITIVE, Table, Ty, key};
+use super::{POSITIVE, Table, Ty, key};
 
 macro_rules! tables {
     ($($name:ident $title:literal [$($key:expr),* $(,)?])*) => {
@@ -16,15 +16,6 @@ tables! {
     SUB_DAG "a DAG file as a group" [
         key("file", Ty::Text, "The file, relative to this one.").required(),
         key("params", Ty::Json, "Values of its parameters."),
-    ]
-    SQL "an sql task" [
-        key("connection", Ty::Template, "Postgres, MySQL or SQLite.").required(),
-        key("statements", Ty::OneOrMany(&Ty::Template), "Run in one transaction."),
-        key("file", Ty::Text, "A script in the bundle instead."),
-        key("parameters", Ty::Json, "Bound, never pasted."),
-        key("output", Ty::Enum(&["rows", "count", "none"]), "The return value.").default("none"),
-        key("max_rows", COUNT, "Rows kept at most.").default("1000"),
-        key("check", Ty::Expression(&["rows", "count"]), "Has to be true."),
     ]
     CONCURRENCY "a shared limit" [
         key("key", Ty::Template, "Those with the same key share it.").required(),

@@ -1,6 +1,8 @@
 //! Tasks: the keys that all have, and one key that says what the task does.
 
-use super::{COUNT, Key, POSITIVE, Table, Ty, assets, data, flow, http, key, later, shell, wait};
+use super::{
+    COUNT, Key, POSITIVE, Table, Ty, assets, data, flow, http, key, later, shell, sql, wait,
+};
 use crate::trigger_rule::TriggerRule;
 
 pub(crate) static TASK: Table = Table {
@@ -77,6 +79,7 @@ pub(crate) static TABLES: &[&Table] = &[
     &shell::RESOURCES,
     &http::HTTP,
     &http::EXPECT,
+    &sql::SQL,
     &data::DATA,
     &data::SOURCE,
     &data::PARTITIONS,
@@ -145,11 +148,10 @@ static KEYS: &[Key] = &[
     key("group", Ty::Object(&GROUP), "Holds tasks.").kind(),
     key(
         "sql",
-        Ty::Object(&later::SQL),
+        Ty::Object(&sql::SQL),
         "Runs SQL statements over a connection.",
     )
-    .kind()
-    .not_yet(),
+    .kind(),
     key(
         "branch",
         Ty::Short("choose", &flow::BRANCH),

@@ -54,10 +54,10 @@ pub(crate) static SENSOR: Table = Table {
 pub(crate) static SQL_QUERY: Table = Table {
     name: "a query to wait for",
     keys: &[
-        key("connection", Ty::Template, "Id of the connection: Postgres or SQLite.").required(),
+        key("connection", Ty::Template, "Id of the connection: Postgres, MySQL or SQLite.").required(),
         key("query", Ty::Template, "One statement; its first row's first value has to be true: neither null, 0, false nor an empty text.")
             .required(),
-        key("parameters", Ty::Json, "A list, bound to `$1`, `$2` … (SQLite: `?1` …), never pasted."),
+        key("parameters", Ty::Json, "A list, bound to `$1`, `$2` … (MySQL: `?`, SQLite: `?1` …), never pasted."),
     ],
     exclusive: &[],
 };

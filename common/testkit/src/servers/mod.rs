@@ -1,5 +1,6 @@
 //! One private server: its process, folder and life.
 
+mod mysql;
 mod postgres;
 mod rabbitmq;
 mod redis;
@@ -15,7 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::{postgres::PostgresRecipe, rabbitmq::RabbitMqRecipe, redis::RedisRecipe};
+pub use self::{
+    mysql::MySqlRecipe, postgres::PostgresRecipe, rabbitmq::RabbitMqRecipe, redis::RedisRecipe,
+};
 pub(crate) use self::{
     postgres::psql,
     rabbitmq::Management,
@@ -32,6 +35,8 @@ use crate::{
 pub type Postgres = Server<PostgresRecipe>;
 /// A private RabbitMQ node with the management API. User and password `gristmill`, vhost `/`.
 pub type RabbitMq = Server<RabbitMqRecipe>;
+/// A private MariaDB server. User, password and database `gristmill`.
+pub type MySql = Server<MySqlRecipe>;
 /// A private Redis server that keeps an append-only file, so that `restart` finds its data again.
 pub type Redis = Server<RedisRecipe>;
 

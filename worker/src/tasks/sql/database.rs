@@ -1,16 +1,18 @@
-//! Databases by their connections, opened on first use and shared by all tasks of a worker.
+//! Databases by their connections, opened on first use and shared by all sensors of a worker.
 
-use super::value;
+use super::{
+    SqlError,
+    binding::{json_of, postgres_arguments},
+    target::Target,
+    value,
+};
 use serde_json::Value;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, PgPool, Postgres, Row, Sqlite, SqlitePool,
-    postgres::{PgArguments, PgConnectOptions, PgPoolOptions},
-    query::Query,
-    sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePoolOptions},
+    AssertSqlSafe, Executor, MySqlPool, PgPool, Row, SqlSafeStr, SqlitePool, Statement,
+    mysql::MySqlPoolOptions, postgres::PgPoolOptions, sqlite::SqlitePoolOptions,
 };
 use std::{
     collections::HashMap,
-    str::FromStr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -23,25 +25,6 @@ const CONNECTIONS: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Why a database did not answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SqlError {
-    #[error("its type {0:?} is no database that can be asked: use postgres or sqlite as conn_type")]
-    Kind(String),
-    #[error("it names no {0}")]
-    Missing(&'static str),
-    #[error("it cannot be read: {0}")]
-    Connection(String),
-    #[error("{0}")]
-    Query(#[from] sqlx::Error),
-    #[error("no answer within {PATIENCE:?}")]
-    Late,
-    #[error(
-        "the value is of the type {0}, which is not read: cast it to boolean, bigint, double precision or text"
-    )]
-    Type(String),
-}
-
 /// By the text of their connections.
 #[derive(Debug, Default)]
 pub(crate) struct Databases(Mutex<HashMap<String, Database>>);
@@ -50,6 +33,7 @@ pub(crate) struct Databases(Mutex<HashMap<String, Database>>);
 #[derive(Debug, Clone)]
 pub(super) enum Database {
     Postgres(PgPool),
+    MySql(MySqlPool),
     Sqlite(SqlitePool),
 }
 
@@ -73,53 +57,29 @@ impl Databases {
 impl Database {
     /// Opens nothing yet: that is part of the first query.
     fn of(connection: &Value) -> Result<Self, SqlError> {
-        let text = |field: &str| {
-            connection
-                .get(field)
-                .and_then(Value::as_str)
-                .filter(|text| !text.is_empty())
-        };
-        match text("conn_type").unwrap_or_default() {
-            "postgres" | "postgresql" => {
-                let mut options = PgConnectOptions::new_without_pgpass()
-                    .host(text("host").ok_or(SqlError::Missing("host"))?)
-                    .application_name("gristmill-worker")
-                    .disable_statement_logging();
-                if let Some(port) = connection.get("port").and_then(Value::as_u64) {
-                    options = options.port(u16::try_from(port).unwrap_or(5432));
-                }
-                if let Some(login) = text("login") {
-                    options = options.username(login);
-                }
-                if let Some(password) = text("password") {
-                    options = options.password(password);
-                }
-                if let Some(database) = text("schema") {
-                    options = options.database(database);
-                }
-                let pool = PgPoolOptions::new()
+        Ok(match Target::of(connection)? {
+            Target::Postgres(options) => Self::Postgres(
+                PgPoolOptions::new()
                     .max_connections(CONNECTIONS)
                     .acquire_timeout(PATIENCE)
-                    .idle_timeout(IDLE);
-                Ok(Self::Postgres(pool.connect_lazy_with(options)))
-            }
-            "sqlite" => {
-                let path = text("host")
-                    .or_else(|| text("schema"))
-                    .ok_or(SqlError::Missing("host (the file's path)"))?;
-                let options = SqliteConnectOptions::from_str(path)
-                    .map_err(|error| SqlError::Connection(error.to_string()))?
-                    .read_only(true)
-                    .create_if_missing(false)
-                    .disable_statement_logging();
-                let pool = SqlitePoolOptions::new()
+                    .idle_timeout(IDLE)
+                    .connect_lazy_with(*options),
+            ),
+            Target::MySql(options) => Self::MySql(
+                MySqlPoolOptions::new()
                     .max_connections(CONNECTIONS)
                     .acquire_timeout(PATIENCE)
-                    .idle_timeout(IDLE);
-                Ok(Self::Sqlite(pool.connect_lazy_with(options)))
-            }
-            other => Err(SqlError::Kind(other.to_owned())),
-        }
+                    .idle_timeout(IDLE)
+                    .connect_lazy_with(*options),
+            ),
+            Target::Sqlite(options) => Self::Sqlite(
+                SqlitePoolOptions::new()
+                    .max_connections(CONNECTIONS)
+                    .acquire_timeout(PATIENCE)
+                    .idle_timeout(IDLE)
+                    .connect_lazy_with(options.read_only(true).create_if_missing(false)),
+            ),
+        })
     }
 
     /// The first value of the first row, `None` without a row. Nothing can be written: a look may come at any time, and
@@ -131,66 +91,49 @@ impl Database {
     ) -> Result<Option<Value>, SqlError> {
         tokio::time::timeout(PATIENCE, self.ask(query, parameters))
             .await
-            .map_err(|_| SqlError::Late)?
+            .map_err(|_| SqlError::Late(PATIENCE))?
     }
 
     async fn ask(&self, query: &str, parameters: &[Value]) -> Result<Option<Value>, SqlError> {
         // The text is the author's own, as for any database's client; values go in as parameters.
-        let statement = AssertSqlSafe(query.to_owned());
+        let statement = AssertSqlSafe(query.to_owned()).into_sql_str();
         match self {
             Self::Postgres(pool) => {
                 let mut tx = pool.begin_with("BEGIN READ ONLY").await?;
-                let bound = parameters
-                    .iter()
-                    .fold(sqlx::query::<Postgres>(statement), bind_postgres);
+                let prepared = (&mut *tx).prepare(statement).await?;
+                let arguments = postgres_arguments(&prepared, parameters)?;
+                let row = prepared
+                    .query_with(arguments)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+                tx.rollback().await?;
+                row.filter(|row| !row.is_empty())
+                    .map(|row| value::of_postgres(&row, 0))
+                    .transpose()
+            }
+            Self::MySql(pool) => {
+                let mut tx = pool.begin_with("START TRANSACTION READ ONLY").await?;
+                let mut bound = sqlx::query::<sqlx::MySql>(statement);
+                for value in parameters {
+                    bound = json_of!(bound, value);
+                }
                 let row = bound.fetch_optional(&mut *tx).await?;
                 tx.rollback().await?;
                 row.filter(|row| !row.is_empty())
-                    .map(|row| value::of_postgres(&row))
+                    .map(|row| value::of_mysql(&row, 0))
                     .transpose()
             }
             Self::Sqlite(pool) => {
-                let bound = parameters
-                    .iter()
-                    .fold(sqlx::query::<Sqlite>(statement), bind_sqlite);
+                let mut bound = sqlx::query::<sqlx::Sqlite>(statement);
+                for value in parameters {
+                    bound = json_of!(bound, value);
+                }
                 let row = bound.fetch_optional(pool).await?;
                 row.filter(|row| !row.is_empty())
-                    .map(|row| value::of_sqlite(&row))
+                    .map(|row| value::of_sqlite(&row, 0))
                     .transpose()
             }
         }
-    }
-}
-
-fn bind_postgres<'q>(
-    query: Query<'q, Postgres, PgArguments>,
-    value: &Value,
-) -> Query<'q, Postgres, PgArguments> {
-    match value {
-        Value::Null => query.bind(None::<String>),
-        Value::Bool(truth) => query.bind(*truth),
-        Value::Number(number) => match number.as_i64() {
-            Some(whole) => query.bind(whole),
-            None => query.bind(number.as_f64()),
-        },
-        Value::String(text) => query.bind(text.clone()),
-        Value::Array(_) | Value::Object(_) => query.bind(value.to_string()),
-    }
-}
-
-fn bind_sqlite<'q>(
-    query: Query<'q, Sqlite, SqliteArguments>,
-    value: &Value,
-) -> Query<'q, Sqlite, SqliteArguments> {
-    match value {
-        Value::Null => query.bind(None::<String>),
-        Value::Bool(truth) => query.bind(*truth),
-        Value::Number(number) => match number.as_i64() {
-            Some(whole) => query.bind(whole),
-            None => query.bind(number.as_f64()),
-        },
-        Value::String(text) => query.bind(text.clone()),
-        Value::Array(_) | Value::Object(_) => query.bind(value.to_string()),
     }
 }
 
@@ -198,6 +141,7 @@ fn bind_sqlite<'q>(
 mod tests {
     use super::*;
     use serde_json::json;
+    use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
 
     #[tokio::test]
     async fn a_file_is_asked_and_not_written() {
@@ -240,7 +184,7 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        assert!(of(json!({"conn_type": "mysql", "host": "x"})).contains("mysql"));
+        assert!(of(json!({"conn_type": "oracle", "host": "x"})).contains("oracle"));
         assert!(of(json!({"conn_type": "postgres"})).contains("host"));
         assert!(of(json!({"conn_type": "sqlite"})).contains("path"));
     }

@@ -101,6 +101,7 @@ pub(crate) fn reasons(facts: &Facts) -> Vec<Value> {
         }
         (None, _) | (_, RunState::Queued) => run_not_started(facts, &mut found),
         (Some(ti), _) => match ti.state {
+            TaskState::None if ti.waits_for_past() => waits::past(ti, &mut found),
             TaskState::None => upstreams(facts, &mut found),
             TaskState::Scheduled => limits(facts, ti, &mut found),
             TaskState::Queued => queued(facts, ti, &mut found),

@@ -165,7 +165,7 @@ pub struct TiRow {
     pub claim_by: Option<DateTime<Utc>>,
     pub started_at: Option<DateTime<Utc>>,
     pub ended_at: Option<DateTime<Utc>>,
-    /// `up_for_retry`: when the next try is due. An instance that waits: when it is looked at next, unless something else
+    /// `up_for_retry`: when the next try is due. `none`: it waits for the run before, and looks at it again then. An instance that waits: when it is looked at next, unless something else
     /// wakes it before. `queued`, of a task with `queued_timeout`: when it is given up.
     pub next_at: Option<DateTime<Utc>>,
     /// What a waiting instance remembers from look to look.
@@ -232,6 +232,11 @@ impl TiRow {
             _ => false,
         };
         self.is_node() && waits && self.scheduled_at.is_none()
+    }
+
+    /// Whether its rule holds and it waits for the run before (`depends_on_past`).
+    pub fn waits_for_past(&self) -> bool {
+        self.state == TaskState::None && self.next_at.is_some()
     }
 
     /// Whether users see it: the node of an expanded task stands for its instances and is hidden.

@@ -160,6 +160,9 @@ pub struct TaskSpec {
     pub weight_rule: WeightRule,
     #[serde(default)]
     pub depends_on_past: bool,
+    /// The same, also of its direct downstreams there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wait_for_downstream: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_active_tis_per_dag: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -254,6 +257,11 @@ pub enum TaskKind {
 pub struct Nothing {}
 
 impl TaskSpec {
+    /// Whether it waits for the run before.
+    pub fn looks_back(&self) -> bool {
+        self.depends_on_past || self.wait_for_downstream
+    }
+
     /// How the task itself is mapped, if it is.
     pub fn mapping(&self) -> Option<Mapping<'_>> {
         Mapping::of(

@@ -209,6 +209,7 @@ fn upstream(f: &mut Facts) {
 #[case::retry_now(|f: &mut Facts| state(f, TaskState::UpForRetry).next_at = Some(at(-1)), "retry_due", "try 2 is due now")]
 #[case::no_scheduler(|f: &mut Facts| { queued_run(f); f.dag_paused = true; f.scheduler_heard = None }, "dag_paused", "paused")]
 #[case::sensor_poke(|f: &mut Facts| { waits_for(f, json!({ "sensor": { "file": "a" } })); state(f, TaskState::UpForReschedule); }, "sensor_poke", "found nothing yet")]
+#[case::depends_on_past(|f: &mut Facts| { let ti = state(f, TaskState::None); ti.next_at = Some(at(9)); ti.reason = Some("in the run before, r0".into()) }, "depends_on_past", "in the run before, r0")]
 #[case::sensor_time(|f: &mut Facts| waits_for(f, json!({ "sensor": { "time": "12:00" } })), "sensor_time", "the sensor")]
 #[case::sensor_dag(|f: &mut Facts| waits_for(f, json!({ "sensor": { "dag": { "dag_id": "o" } } })), "sensor_dag", "another DAG")]
 #[case::trigger_dag(|f: &mut Facts| waits_for(f, json!({ "trigger_dag": { "dag_id": "o" } })), "trigger_dag", "about to trigger a run of o")]

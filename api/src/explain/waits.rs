@@ -8,6 +8,16 @@ use gristmill_common::{
 };
 use serde_json::json;
 
+/// Its trigger rule holds, but not what `depends_on_past` asks for.
+pub(super) fn past(ti: &TiRow, found: &mut Found) {
+    let why = ti.reason.as_deref().unwrap_or("the run before it");
+    found.add(
+        "depends_on_past",
+        format!("depends_on_past: {why}"),
+        json!({ "next_look_at": ti.next_at }),
+    );
+}
+
 pub(super) fn waiting(facts: &Facts, ti: &TiRow, found: &mut Found) {
     let why = ti.reason.as_deref().unwrap_or("it was just begun");
     let due = match ti.next_at {

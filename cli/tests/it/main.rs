@@ -16,6 +16,7 @@ mod http;
 mod kills;
 mod limits;
 mod many;
+mod past;
 mod poison;
 mod queues;
 mod sql;

@@ -6,10 +6,11 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 /// Keys of a `data` task that only its plan carries.
-const OF_THE_PLAN: [&str; 5] = [
+const OF_THE_PLAN: [&str; 6] = [
     "depends_on",
     "trigger_rule",
     "depends_on_past",
+    "wait_for_downstream",
     "doc_md",
     "inlets",
 ];

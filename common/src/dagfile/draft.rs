@@ -396,7 +396,13 @@ impl Reader<'_> {
                 data.insert("phase".to_owned(), json!(phase));
             }
             if phase != DataPhase::Plan {
-                for key in ["trigger_rule", "depends_on_past", "doc_md", "inlets"] {
+                for key in [
+                    "trigger_rule",
+                    "depends_on_past",
+                    "wait_for_downstream",
+                    "doc_md",
+                    "inlets",
+                ] {
                     value.remove(key);
                 }
             }

@@ -20,7 +20,7 @@ pub(super) fn check(
 ) {
     check_dag(reader, root, dag);
     for (draft, upstream) in drafts.tasks.iter().zip(&resolved.upstream) {
-        check_task(reader, dag, draft, upstream.is_empty());
+        check_task(reader, draft, upstream.is_empty());
     }
 }
 
@@ -88,7 +88,7 @@ fn check_dag(reader: &mut Reader<'_>, root: &Node, dag: &Map<String, Value>) {
     }
 }
 
-fn check_task(reader: &mut Reader<'_>, dag: &Map<String, Value>, draft: &Draft, is_root: bool) {
+fn check_task(reader: &mut Reader<'_>, draft: &Draft, is_root: bool) {
     let spot = &draft.spot;
     let owns = |name: &str| draft.own.iter().any(|own| own == name);
     let value = |name: &str| draft.value.get(name).filter(|value| !value.is_null());
@@ -158,13 +158,6 @@ fn check_task(reader: &mut Reader<'_>, dag: &Map<String, Value>, draft: &Draft, 
             "env",
             "env has an effect on shell tasks only".to_owned(),
         );
-    }
-    if value("depends_on_past") == Some(&Value::Bool(true))
-        && dag.get("schedule").is_none_or(Value::is_null)
-    {
-        let message =
-            "depends_on_past has no effect without a schedule: runs have no order".to_owned();
-        warn(reader, "depends_on_past", message);
     }
     check_lists(reader, draft);
     if value("map_index_template").is_some() && !draft.is_mapped() {

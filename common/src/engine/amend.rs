@@ -340,6 +340,7 @@ impl Amending<'_> {
         run.unfinished_tasks -= i32::from(!before.state.is_finished());
         run.failed_leaves += i32::from(failed_leaf);
         self.tally.moved(before.task_idx, before.state, to);
+        ws.tell_run_after(before.run, before.task_idx);
         self.amended.marked.push(ti);
         Some(())
     }

@@ -314,6 +314,7 @@ impl WorkingSet {
             map_index,
             state,
         });
+        self.tell_run_after(run_pk, task_idx);
         if state == TaskState::Failed {
             self.fail_fast(ti);
         }

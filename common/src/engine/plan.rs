@@ -3,10 +3,11 @@
 use crate::{
     graph::Graph,
     ids::{TaskIdx, VersionPk},
-    spec::{DagSpec, TaskSpec},
+    spec::{DagSpec, TaskKind, TaskSpec},
     template::{Refs, pulled_as_it_is, running_references, scheduling_references},
     trigger_rule::{Counters, TriggerRule},
 };
+use std::collections::BTreeSet;
 
 fn lists_of(spec: &DagSpec, graph: &Graph, idx: TaskIdx, task: &TaskSpec) -> Vec<TaskIdx> {
     let templates = task
@@ -19,6 +20,24 @@ fn lists_of(spec: &DagSpec, graph: &Graph, idx: TaskIdx, task: &TaskSpec) -> Vec
         .filter_map(|task_id| spec.idx(&task_id))
         .filter(|up| upstream.contains(up))
         .collect()
+}
+
+/// The tasks of the run before that a task waits for: itself, if it depends on its past, and with `wait_for_downstream` its direct
+/// downstreams. Of a `data` task, whose plan is what waits, the whole of it.
+fn past_of(spec: &DagSpec, graph: &Graph, idx: TaskIdx, task: &TaskSpec) -> Vec<TaskIdx> {
+    if !task.looks_back() {
+        return Vec::new();
+    }
+    let mut past = vec![idx];
+    if let (TaskKind::Data(_), Some((id, _))) = (&task.kind, task.task_id.rsplit_once('.')) {
+        let phases = ["part", "commit"].map(|phase| spec.idx(&format!("{id}.{phase}")));
+        past.extend(phases.into_iter().flatten());
+    }
+    if task.wait_for_downstream {
+        let last = past.last().copied().unwrap_or(idx);
+        past.extend(graph.downstream(last));
+    }
+    past
 }
 
 /// The tasks that decide their run's outcome. As in Airflow: of a DAG of nothing but teardowns, its leaves.
@@ -50,6 +69,10 @@ pub struct Plan {
     /// Of each mapped task the upstreams whose values are its lists.
     lists_of: Vec<Vec<TaskIdx>>,
     leaf: Vec<bool>,
+    /// Of each task those whose instances of the run before it waits for.
+    past: Vec<Vec<TaskIdx>>,
+    /// The tasks that some `past` names.
+    looked_back_at: BTreeSet<TaskIdx>,
     to_send: Vec<TaskSpec>,
 }
 
@@ -71,6 +94,11 @@ impl Plan {
             .zip(&spec.tasks)
             .map(|(idx, task)| lists_of(&spec, &graph, idx, task))
             .collect();
+        let past: Vec<Vec<TaskIdx>> = (0..)
+            .zip(&spec.tasks)
+            .map(|(idx, task)| past_of(&spec, &graph, idx, task))
+            .collect();
+        let looked_back_at = past.iter().flatten().copied().collect();
         Self {
             version,
             spec,
@@ -80,6 +108,8 @@ impl Plan {
             expand_refs,
             lists_of,
             leaf,
+            past,
+            looked_back_at,
             to_send,
         }
     }
@@ -114,6 +144,24 @@ impl Plan {
             .and_then(|i| self.leaf.get(i))
             .copied()
             .unwrap_or(false)
+    }
+
+    /// The tasks whose instances of the run before a task waits for (`depends_on_past`); itself among them.
+    pub fn past_of(&self, idx: TaskIdx) -> &[TaskIdx] {
+        let past = usize::try_from(idx).ok().and_then(|i| self.past.get(i));
+        past.map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the run after may wait for instances of this task.
+    pub fn is_looked_back_at(&self, idx: TaskIdx) -> bool {
+        self.looked_back_at.contains(&idx)
+    }
+
+    /// The tasks that depend on their past.
+    pub fn looking_back(&self) -> impl Iterator<Item = TaskIdx> + '_ {
+        (0..)
+            .zip(&self.past)
+            .filter_map(|(idx, past)| (!past.is_empty()).then_some(idx))
     }
 
     /// The counters of a task none of whose upstreams has ended.

@@ -16,7 +16,8 @@ pub type Missing = Vec<(RunPk, TaskIdx)>;
 
 /// Tells downstreams of endings and decides their trigger rules; a node that ends without running (`skipped`,
 /// `upstream_failed`, `empty`) is an ending itself. Answers the nodes that are missing: load and call again. With nothing
-/// missing there may be nodes to render ([`WorkingSet::to_render`]) and runs to stop ([`WorkingSet::to_stop`], these first): do
+/// missing there may be nodes to render ([`WorkingSet::to_render`]), nodes that look at the run before
+/// ([`WorkingSet::to_look_back`]) and runs to stop ([`WorkingSet::to_stop`], these first): do
 /// it and call again. With neither, nothing moves any more, and runs without unfinished instances have ended.
 ///
 /// It goes in waves, as passes of Airflow's scheduler do: all endings that are known are counted before any rule is decided,
@@ -55,7 +56,7 @@ pub fn settle(ws: &mut WorkingSet) -> Missing {
         for node in told {
             evaluate(ws, node);
         }
-        if !ws.to_render.is_empty() {
+        if !ws.to_render.is_empty() || !ws.to_look_back.is_empty() {
             return Vec::new();
         }
     }
@@ -176,7 +177,8 @@ fn tell(ws: &mut WorkingSet, ended: Ended, told: &mut Vec<TiPk>) {
 /// Decides a node's trigger rule and acts on the verdict.
 pub(super) fn evaluate(ws: &mut WorkingSet, node: TiPk) -> Option<()> {
     let row = ws.ti(node)?;
-    if !row.is_undecided() || row.state != TaskState::None || ws.to_render.contains(&node) {
+    let is_asked = ws.to_render.contains(&node) || ws.to_look_back.contains(&node);
+    if !row.is_undecided() || row.state != TaskState::None || is_asked {
         return None;
     }
     let was_expanded = !row.is_visible();
@@ -200,6 +202,10 @@ pub(super) fn evaluate(ws: &mut WorkingSet, node: TiPk) -> Option<()> {
         )
     };
     let verdict = decide(task.trigger_rule, &row.counters);
+    if verdict == Verdict::Run && !ws.no_list.contains_key(&node) && ws.has_to_look_back(node) {
+        ws.to_look_back.push(node);
+        return Some(());
+    }
     let (state, reason) = match verdict {
         // As in Airflow, at once and whatever the rule says; a failure weighs more than a skip.
         Verdict::Wait | Verdict::Run | Verdict::Skip if ws.no_list.contains_key(&node) => {

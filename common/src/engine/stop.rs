@@ -105,6 +105,7 @@ impl WorkingSet {
             }
             let was_ready = row.state == TaskState::Scheduled;
             self.to_render.retain(|node| *node != ti);
+            self.to_look_back.retain(|node| *node != ti);
             self.change(ti, |row| transition::cancel(row, reason, now))?;
             if was_ready {
                 self.run_mut(pk)?.ready_tasks -= 1;

@@ -7,6 +7,7 @@ mod flow;
 mod harness;
 mod limits;
 mod mapping;
+mod past;
 mod retries;
 mod setups;
 mod simulation;

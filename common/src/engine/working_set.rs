@@ -9,7 +9,7 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -69,6 +69,12 @@ pub struct WorkingSet {
     pub(super) no_list: HashMap<TiPk, TaskState>,
     /// Nodes that may run and wait for what a scheduler renders: lists of mapped tasks, and what deciders decide by.
     pub to_render: Vec<TiPk>,
+    /// Nodes that may run once the run before is looked at (`depends_on_past`).
+    pub to_look_back: Vec<TiPk>,
+    /// Those for which it was, and nothing stands in their way.
+    pub(super) past_is_good: HashSet<TiPk>,
+    /// Runs in which something ended that the runs after them may wait for.
+    pub followed: BTreeSet<RunPk>,
     /// Nodes of tasks that were expanded before and cannot run any more, with what their waiting instances end in and why.
     pub to_close: Vec<(TiPk, TaskState, Option<String>)>,
     /// Instances whose halted dispatch is over, and that wait anew or are removed.
@@ -109,6 +115,9 @@ impl WorkingSet {
             skips: VecDeque::new(),
             no_list: HashMap::new(),
             to_render: Vec::new(),
+            to_look_back: Vec::new(),
+            past_is_good: HashSet::new(),
+            followed: BTreeSet::new(),
             to_close: Vec::new(),
             restarted: Vec::new(),
             remade: HashSet::new(),

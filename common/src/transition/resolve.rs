@@ -25,6 +25,7 @@ pub fn resolve(
     debug_assert!(RESOLVE.to.contains(&to));
     row.state = to;
     row.reason = reason;
+    row.next_at = None;
     row.ended_at = Some(now);
     if to == TaskState::Success {
         row.started_at = Some(now);

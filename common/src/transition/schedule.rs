@@ -15,6 +15,7 @@ pub fn schedule(row: &mut TiRow, now: DateTime<Utc>) -> Result<(), Refused> {
     row.state = TaskState::Scheduled;
     row.scheduled_at = Some(now);
     row.reason = None;
+    row.next_at = None;
     // A new life, if it had one before: what it waits for, it waits for from now on.
     row.wait = None;
     Ok(())

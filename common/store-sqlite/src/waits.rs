@@ -8,7 +8,8 @@ use gristmill_common::{
     state::TaskState,
 };
 use gristmill_store::{
-    ApprovalFilter, ApprovalRow, AwaitedEnd, DagRow, OtherRun, Page, StoreResult, WaitReads, WaitTx,
+    ApprovalFilter, ApprovalRow, AwaitedEnd, DagRow, EarlierRun, OtherRun, Page, StoreResult,
+    WaitReads, WaitTx,
 };
 use std::collections::BTreeMap;
 
@@ -48,6 +49,14 @@ impl WaitTx for SqliteTx {
         wanted: &[(String, DateTime<Utc>)],
     ) -> StoreResult<Vec<Option<OtherRun>>> {
         self.session()?.runs_of_dates(wanted).await
+    }
+
+    async fn runs_before(&mut self, of: &[(RunPk, bool)]) -> StoreResult<Vec<Option<EarlierRun>>> {
+        self.session()?.runs_before(of).await
+    }
+
+    async fn runs_after(&mut self, of: &[(RunPk, bool)]) -> StoreResult<Vec<RunPk>> {
+        self.session()?.runs_after(of).await
     }
 
     async fn task_states(

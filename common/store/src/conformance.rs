@@ -22,6 +22,7 @@ pub mod dags;
 pub mod limits;
 pub mod listings;
 pub mod outbox;
+pub mod past;
 pub mod reconcile;
 pub mod retention;
 pub mod runs;
@@ -89,6 +90,10 @@ macro_rules! conformance_tests {
                 statements_are_counted,
             }
             outbox { messages_leave_by_their_fence, old_messages_are_found_oldest_first, }
+            past {
+                the_run_before_and_those_after_are_found_by_date, a_task_waits_for_the_run_before,
+                backfills_begin_without_a_past_and_never_go_backwards,
+            }
             reconcile {
                 unclaimed_dispatches_are_found, a_bounced_dispatch_expires, dispatches_are_found_by_worker, workers_are_locked_and_written,
                 barriers_count_shards_once, a_look_finds_what_there_is_to_do,

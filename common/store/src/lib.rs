@@ -24,4 +24,4 @@ pub use store::{
     Amend, Amended, Applied, Change, DispatchContext, EndedRun, Published, Store, Triggered,
 };
 pub use tx::{Backend, Tx};
-pub use waits::{ApprovalFilter, ApprovalRow, AwaitedEnd, OtherRun, WaitReads, WaitTx};
+pub use waits::{ApprovalFilter, ApprovalRow, AwaitedEnd, EarlierRun, OtherRun, WaitReads, WaitTx};

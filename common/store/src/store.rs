@@ -98,12 +98,29 @@ pub struct Applied {
     pub ended_runs: Vec<EndedRun>,
     /// Instances wait to be looked at, or for a run that has ended: run [`Store::look_at_waits`].
     pub waits: bool,
+    /// Runs in which something ended that the runs after them may wait for (`depends_on_past`), and whether their DAG
+    /// catches up. Looked after within the store.
+    pub followed: Vec<(RunPk, bool)>,
     /// Assets were updated: run [`Store::create_asset_runs`].
     pub updated_assets: bool,
     /// Commands that came too late and changed nothing.
     pub stale: usize,
     /// Commands, runs or instances that it worked on.
     pub touched: usize,
+}
+
+impl Applied {
+    /// Adds what another transaction asks for.
+    pub fn extend(&mut self, other: Self) {
+        self.outbox.extend(other.outbox);
+        self.more_ready |= other.more_ready;
+        self.to_cancel.extend(other.to_cancel);
+        self.ended_runs.extend(other.ended_runs);
+        self.waits |= other.waits;
+        self.followed.extend(other.followed);
+        self.updated_assets |= other.updated_assets;
+        self.stale += other.stale;
+    }
 }
 
 /// A run that a transaction ended.
@@ -272,7 +289,9 @@ impl<B: Backend> Store for B {
         barriers: &[(Uuid, u16)],
         context: &DispatchContext,
     ) -> StoreResult<Applied> {
-        retrying!(transactions::apply(self, commands, barriers, context))
+        let mut applied = retrying!(transactions::apply(self, commands, barriers, context))?;
+        transactions::wake_runs_after(self, &mut applied, context).await;
+        Ok(applied)
     }
 
     async fn amend(&self, request: &Amend, context: &DispatchContext) -> StoreResult<Amended> {
@@ -280,11 +299,15 @@ impl<B: Backend> Store for B {
     }
 
     async fn dispatch_ready(&self, context: &DispatchContext) -> StoreResult<Applied> {
-        retrying!(transactions::dispatch_ready(self, context))
+        let mut applied = retrying!(transactions::dispatch_ready(self, context))?;
+        transactions::wake_runs_after(self, &mut applied, context).await;
+        Ok(applied)
     }
 
     async fn start_runs(&self, context: &DispatchContext) -> StoreResult<Applied> {
-        retrying!(transactions::start_runs(self, context))
+        let mut applied = retrying!(transactions::start_runs(self, context))?;
+        transactions::wake_runs_after(self, &mut applied, context).await;
+        Ok(applied)
     }
 
     async fn create_due_runs(&self) -> StoreResult<usize> {
@@ -292,11 +315,15 @@ impl<B: Backend> Store for B {
     }
 
     async fn retry_due(&self, context: &DispatchContext) -> StoreResult<Applied> {
-        retrying!(transactions::retry_due(self, context))
+        let mut applied = retrying!(transactions::retry_due(self, context))?;
+        transactions::wake_runs_after(self, &mut applied, context).await;
+        Ok(applied)
     }
 
     async fn look_at_waits(&self, context: &DispatchContext) -> StoreResult<Applied> {
-        retrying!(transactions::look_at_waits(self, context))
+        let mut applied = retrying!(transactions::look_at_waits(self, context))?;
+        transactions::wake_runs_after(self, &mut applied, context).await;
+        Ok(applied)
     }
 
     async fn answer(&self, answer: &Answer) -> StoreResult<()> {
@@ -304,11 +331,15 @@ impl<B: Backend> Store for B {
     }
 
     async fn stop_due_runs(&self, context: &DispatchContext) -> StoreResult<Applied> {
-        retrying!(transactions::stop_due_runs(self, context))
+        let mut applied = retrying!(transactions::stop_due_runs(self, context))?;
+        transactions::wake_runs_after(self, &mut applied, context).await;
+        Ok(applied)
     }
 
     async fn stop_overlapped_runs(&self, context: &DispatchContext) -> StoreResult<Applied> {
-        retrying!(transactions::stop_overlapped_runs(self, context))
+        let mut applied = retrying!(transactions::stop_overlapped_runs(self, context))?;
+        transactions::wake_runs_after(self, &mut applied, context).await;
+        Ok(applied)
     }
 
     async fn create_asset_runs(&self) -> StoreResult<usize> {

@@ -9,6 +9,7 @@ mod backfill;
 mod deploy;
 mod endings;
 mod finish;
+mod past;
 mod schedule;
 mod shared;
 mod start;
@@ -21,6 +22,7 @@ pub(crate) use apply::{apply, dispatch_ready, retry_due, stop_due_runs, stop_ove
 pub(crate) use assets::{create_asset_event, create_asset_runs};
 pub(crate) use backfill::{cancel_backfill, create_backfill, pause_backfill};
 pub(crate) use deploy::deploy;
+pub(crate) use past::wake_runs_after;
 pub(crate) use schedule::create_due_runs;
 pub(crate) use start::start_runs;
 pub(crate) use trigger::trigger;

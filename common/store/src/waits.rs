@@ -28,6 +28,18 @@ pub struct OtherRun {
     pub state: RunState,
 }
 
+/// The run before another one, by logical date.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EarlierRun {
+    pub run: RunPk,
+    pub run_id: String,
+    pub version: VersionPk,
+    pub logical_date: DateTime<Utc>,
+    pub state: RunState,
+    /// Whether it has task instances.
+    pub has_started: bool,
+}
+
 /// What was asked of people in one try of an `approval` task, and the answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ApprovalRow {
@@ -65,8 +77,8 @@ pub struct ApprovalFilter {
 /// The statements of waits that take part in a transaction.
 #[async_trait]
 pub trait WaitTx: Send {
-    /// Instances that wait and whose next look is due (`up_for_reschedule`, `deferred`, `awaiting_input` with `next_at` in
-    /// the past), oldest first.
+    /// Instances that wait and whose next look is due (`up_for_reschedule`, `deferred`, `awaiting_input`, and `none` of a node
+    /// that waits for the run before, with `next_at` in the past), oldest first.
     async fn due_waits(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>>;
 
     /// Runs that have ended while somebody waits for them, at most `max`.
@@ -95,6 +107,14 @@ pub trait WaitTx: Send {
         &mut self,
         wanted: &[(String, DateTime<Utc>)],
     ) -> StoreResult<Vec<Option<OtherRun>>>;
+
+    /// The run of the DAG with the last logical date before that of each run (of several the newest), in the order of the input;
+    /// with `true` manual ones left out. None for a run without a date, and for the first of a backfill.
+    async fn runs_before(&mut self, of: &[(RunPk, bool)]) -> StoreResult<Vec<Option<EarlierRun>>>;
+
+    /// Runs that have not ended and whose run before, as [`WaitTx::runs_before`] finds it, may be one of these, in the
+    /// order of their keys. Takes no locks.
+    async fn runs_after(&mut self, of: &[(RunPk, bool)]) -> StoreResult<Vec<RunPk>>;
 
     /// Visible instances of tasks by state, in the order of the input.
     async fn task_states(

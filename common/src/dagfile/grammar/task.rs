@@ -298,18 +298,17 @@ static KEYS: &[Key] = &[
     key(
         "depends_on_past",
         Ty::Bool,
-        "Waits until it succeeded, or was skipped, in the run before.",
+        "Waits until it succeeded, or was skipped, in the run before: the one of the last logical date before its own.",
     )
     .default("false")
     .inherited(),
     key(
         "wait_for_downstream",
         Ty::Bool,
-        "depends_on_past, also of its direct downstreams.",
+        "depends_on_past, also of its direct downstreams there.",
     )
     .default("false")
-    .inherited()
-    .not_yet(),
+    .inherited(),
     key(
         "max_active_tis_per_dag",
         POSITIVE,

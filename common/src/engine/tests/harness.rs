@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 mod amend;
 mod commands;
+mod past;
 mod truth;
 
 pub(super) use commands::*;
@@ -441,9 +442,10 @@ impl World {
             if !ws.to_stop.is_empty() {
                 continue;
             }
-            if ws.to_render.is_empty() && ws.to_close.is_empty() {
+            if ws.to_render.is_empty() && ws.to_close.is_empty() && ws.to_look_back.is_empty() {
                 return;
             }
+            self.look_back(ws);
             self.keep_xcoms(ws);
             for (node, state, reason) in std::mem::take(&mut ws.to_close) {
                 self.load_mapped(ws, node);

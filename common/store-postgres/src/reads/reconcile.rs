@@ -42,7 +42,7 @@ pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<
                EXISTS (SELECT FROM dag_runs WHERE can_dispatch) AS ready,
                EXISTS (SELECT FROM task_instances WHERE state = 'up_for_retry' AND next_at <= $1) AS retries,
                EXISTS (SELECT FROM task_instances
-                       WHERE state IN ('up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= $1)
+                       WHERE state IN ('none', 'up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= $1)
                    OR EXISTS (SELECT FROM dag_runs WHERE waiter_pk IS NOT NULL AND ended_at IS NOT NULL) AS waits,
                EXISTS (SELECT FROM task_instances WHERE state = 'queued' AND claim_by < $1)
                    OR EXISTS (SELECT FROM task_instances WHERE state = 'restarting' AND worker IS NULL AND claim_by < $1)

@@ -11,7 +11,7 @@ use gristmill_common::{
     ids::{RunPk, TaskIdx, TiPk, VersionPk},
     state::TaskState,
 };
-use gristmill_store::{ApprovalRow, AwaitedEnd, DagRow, OtherRun, StoreResult, WaitTx};
+use gristmill_store::{ApprovalRow, AwaitedEnd, DagRow, EarlierRun, OtherRun, StoreResult, WaitTx};
 use sqlx::query;
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ impl WaitTx for PgTx {
     async fn due_waits(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>> {
         const SQL: &str = "
             SELECT pk, run_pk FROM task_instances
-            WHERE state IN ('up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= $1
+            WHERE state IN ('none', 'up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= $1
             ORDER BY next_at, pk LIMIT $2";
         let rows = self.all(query(SQL).bind(self.now).bind(max)).await?;
         rows.iter().map(ti_and_run).collect()
@@ -108,6 +108,57 @@ impl WaitTx for PgTx {
             }
         }
         Ok(found)
+    }
+
+    async fn runs_before(&mut self, of: &[(RunPk, bool)]) -> StoreResult<Vec<Option<EarlierRun>>> {
+        const SQL: &str = "
+            SELECT w.position, b.pk, b.run_id, b.version_pk, b.logical_date, b.state, b.started_at IS NOT NULL AS has_started
+            FROM unnest($1::bigint[], $2::boolean[]) WITH ORDINALITY AS w (run_pk, catches_up, position)
+            JOIN dag_runs r ON r.pk = w.run_pk
+            CROSS JOIN LATERAL (
+                SELECT * FROM dag_runs p
+                WHERE p.dag_id = r.dag_id AND p.logical_date < r.logical_date
+                  AND (NOT w.catches_up OR p.run_type <> 'manual')
+                ORDER BY p.logical_date DESC, p.pk DESC LIMIT 1) b
+            WHERE r.backfill_id IS NULL
+               OR EXISTS (SELECT FROM dag_runs o
+                          WHERE o.backfill_id = r.backfill_id AND o.logical_date < r.logical_date)";
+        let statement = query(SQL)
+            .bind(column(of, |(run, _)| run.0))
+            .bind(column(of, |(_, catches_up)| *catches_up));
+        let mut found = vec![None; of.len()];
+        for row in self.all(statement).await? {
+            if let Some(place) = place(get(&row, "position")?, &mut found) {
+                *place = Some(EarlierRun {
+                    run: RunPk(get(&row, "pk")?),
+                    run_id: get(&row, "run_id")?,
+                    version: VersionPk(get(&row, "version_pk")?),
+                    logical_date: get(&row, "logical_date")?,
+                    state: named(&row, "state")?,
+                    has_started: get(&row, "has_started")?,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn runs_after(&mut self, of: &[(RunPk, bool)]) -> StoreResult<Vec<RunPk>> {
+        // All up to the next date that has this run before it: where manual runs are left out, also those in between.
+        const SQL: &str = "
+            SELECT DISTINCT f.pk
+            FROM unnest($1::bigint[], $2::boolean[]) AS w (run_pk, catches_up)
+            JOIN dag_runs r ON r.pk = w.run_pk
+            JOIN dag_runs f ON f.dag_id = r.dag_id AND f.logical_date > r.logical_date AND f.ended_at IS NULL
+            WHERE f.logical_date <= COALESCE(
+                (SELECT min(n.logical_date) FROM dag_runs n
+                 WHERE n.dag_id = r.dag_id AND n.logical_date > r.logical_date
+                   AND (NOT w.catches_up OR n.run_type <> 'manual')), 'infinity')
+            ORDER BY f.pk";
+        let statement = query(SQL)
+            .bind(column(of, |(run, _)| run.0))
+            .bind(column(of, |(_, catches_up)| *catches_up));
+        let rows = self.all(statement).await?;
+        rows.iter().map(|row| get(row, "pk").map(RunPk)).collect()
     }
 
     async fn task_states(

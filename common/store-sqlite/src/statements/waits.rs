@@ -1,7 +1,7 @@
 //! Waits without a worker.
 
 use crate::{
-    codec::{Document, Micros, Named, encode, time},
+    codec::{Document, Flag, Micros, Named, encode, time},
     session::{Session, args},
 };
 use chrono::{DateTime, Utc};
@@ -9,7 +9,9 @@ use gristmill_common::{
     ids::{RunPk, TaskIdx, TiPk, VersionPk},
     state::{RunState, TaskState},
 };
-use gristmill_store::{ApprovalFilter, ApprovalRow, AwaitedEnd, OtherRun, Page, StoreResult};
+use gristmill_store::{
+    ApprovalFilter, ApprovalRow, AwaitedEnd, EarlierRun, OtherRun, Page, StoreResult,
+};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -64,7 +66,7 @@ impl Session {
     pub(crate) async fn due_waits(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>> {
         const SQL: &str = "
             SELECT json_array(pk, run) FROM task_instances
-            WHERE state IN ('up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= ?1
+            WHERE state IN ('none', 'up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= ?1
             ORDER BY next_at, pk LIMIT ?2";
         self.rows(SQL, args![self.now, max]).await
     }
@@ -127,6 +129,57 @@ impl Session {
                 state: state.0,
             }));
         }
+        Ok(found)
+    }
+
+    pub(crate) async fn runs_before(
+        &mut self,
+        of: &[(RunPk, bool)],
+    ) -> StoreResult<Vec<Option<EarlierRun>>> {
+        const SQL: &str = "
+            SELECT json_array(p.pk, p.run_id, p.version, p.logical_date, p.state, p.started_at IS NOT NULL)
+            FROM dag_runs AS r CROSS JOIN dag_runs AS p
+                ON p.dag_id = r.dag_id AND p.logical_date < r.logical_date
+                    AND (NOT ?2 OR p.run_type <> 'manual')
+            WHERE r.pk = ?1 AND (r.backfill_id IS NULL
+                OR EXISTS (SELECT 1 FROM dag_runs AS o
+                    WHERE o.backfill_id = r.backfill_id AND o.logical_date < r.logical_date))
+            ORDER BY p.logical_date DESC, p.pk DESC LIMIT 1";
+        type Record = (RunPk, String, VersionPk, Micros, Named<RunState>, Flag);
+        let mut found = Vec::with_capacity(of.len());
+        for (run, catches_up) in of {
+            let before: Option<Record> = self.row(SQL, args![run.0, *catches_up]).await?;
+            found.push(
+                before.map(|(run, run_id, version, date, state, started)| EarlierRun {
+                    run,
+                    run_id,
+                    version,
+                    logical_date: date.0,
+                    state: state.0,
+                    has_started: started.0,
+                }),
+            );
+        }
+        Ok(found)
+    }
+
+    pub(crate) async fn runs_after(&mut self, of: &[(RunPk, bool)]) -> StoreResult<Vec<RunPk>> {
+        // All up to the next date that has this run before it: where manual runs are left out, also those in between.
+        const SQL: &str = "
+            SELECT json_array(f.pk)
+            FROM dag_runs AS r CROSS JOIN dag_runs AS f
+                ON f.dag_id = r.dag_id AND f.logical_date > r.logical_date AND f.ended_at IS NULL
+            WHERE r.pk = ?1 AND f.logical_date <= COALESCE(
+                (SELECT min(n.logical_date) FROM dag_runs AS n
+                 WHERE n.dag_id = r.dag_id AND n.logical_date > r.logical_date
+                    AND (NOT ?2 OR n.run_type <> 'manual')), f.logical_date)";
+        let mut found = Vec::new();
+        for (run, catches_up) in of {
+            let after: Vec<(RunPk,)> = self.rows(SQL, args![run.0, *catches_up]).await?;
+            found.extend(after.into_iter().map(|(run,)| run));
+        }
+        found.sort_unstable();
+        found.dedup();
         Ok(found)
     }
 

@@ -113,7 +113,7 @@ impl Session {
                     AND active_tasks < max_active_tasks AND stop_reason IS NULL),
                 EXISTS (SELECT 1 FROM task_instances WHERE state = 'up_for_retry' AND next_at <= ?1),
                 EXISTS (SELECT 1 FROM task_instances
-                        WHERE state IN ('up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= ?1)
+                        WHERE state IN ('none', 'up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= ?1)
                     OR EXISTS (SELECT 1 FROM dag_runs WHERE waiter IS NOT NULL AND ended_at IS NOT NULL),
                 EXISTS (SELECT 1 FROM task_instances WHERE state = 'queued' AND claim_by < ?1)
                     OR EXISTS (SELECT 1 FROM task_instances WHERE state = 'restarting' AND worker IS NULL AND claim_by < ?1),

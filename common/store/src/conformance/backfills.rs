@@ -18,12 +18,12 @@ use serde_json::{Map, json};
 
 const DAILY: &str = "dag_id: d\nschedule: '@daily'\nstart_date: 2026-01-01\nmax_active_runs: 1\nparams: {n: 1}\ntasks: {t: {noop: }}";
 
-fn day(n: i64) -> DateTime<Utc> {
+pub(super) fn day(n: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_767_225_600, 0).unwrap() + TimeDelta::days(n)
 }
 
 /// The first so many days of 2026.
-fn days(n: i64) -> NewBackfill {
+pub(super) fn days(n: i64) -> NewBackfill {
     NewBackfill {
         dag_id: "d".to_owned(),
         from_date: day(0),

@@ -3,6 +3,7 @@
 use super::{
     finish::{Candidates, finish},
     lock_and_load,
+    past::wake_runs_after,
 };
 use crate::{
     Backend, StoreError, StoreResult, Tx,
@@ -59,11 +60,13 @@ pub(crate) async fn amend<B: Backend>(
         tx.announce_run(row).await?;
     }
     let answer = answer(&ws, request, &targets);
-    finish(&mut tx, ws, Candidates::Own, &[], context).await?;
+    let mut applied = finish(&mut tx, ws, Candidates::Own, &[], context).await?;
     if let Some(audit) = &request.audit {
         tx.put_audits(std::slice::from_ref(audit)).await?;
     }
     tx.commit().await?;
+    // What this makes ready, schedulers find; as they do for the run itself.
+    wake_runs_after(store, &mut applied, context).await;
     Ok(answer)
 }
 

@@ -50,6 +50,14 @@ pub(crate) async fn create_backfill<B: Backend>(
     let (mut runs, left_out): (Vec<NextRun>, Vec<NextRun>) = dates
         .into_iter()
         .partition(|run| is_wanted(new.reprocess, taken.get(&run.logical_date)));
+    if new.run_backwards
+        && let Some(task) = version.spec.tasks.iter().find(|task| task.looks_back())
+    {
+        return Err(StoreError::Refused(format!(
+            "the task {:?} of the DAG {dag_id:?} has depends_on_past, so its runs cannot go backwards: leave run_backwards out",
+            task.task_id
+        )));
+    }
     if new.run_backwards {
         runs.reverse();
     }

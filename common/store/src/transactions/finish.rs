@@ -1,8 +1,9 @@
 //! The common end of every transaction that changes task instances: settle, expand, dispatch, write.
 
-use super::{assets, endings};
+use super::{assets, endings, past};
 use crate::{
     LimitKey, LimitRow, StoreError, StoreResult, Tx,
+    plans::PlanCache,
     records::{NewAssetEvent, NewTi, OutDispatch, TiWrite, Writes},
     store::{Applied, DispatchContext, EndedRun},
 };
@@ -45,7 +46,7 @@ pub(super) async fn finish<T: Tx>(
     context: &DispatchContext,
 ) -> StoreResult<Applied> {
     let mut updates = Vec::new();
-    settle(tx, &mut ws).await?;
+    settle(tx, &mut ws, &context.plans).await?;
     insert_expanded(tx, &mut ws, &mut updates).await?;
     let fair = matches!(candidates, Candidates::Own);
     let mut ready = match candidates {
@@ -69,7 +70,7 @@ pub(super) async fn finish<T: Tx>(
         undeliverable,
     } = dispatch(tx, &mut ws, &ready, asks && !own_wait, context).await?;
     // A message that could not be made ended its instance: that has consequences too.
-    settle(tx, &mut ws).await?;
+    settle(tx, &mut ws, &context.plans).await?;
     insert_expanded(tx, &mut ws, &mut updates).await?;
     let others_wait =
         write(tx, &ws, &outbox, published, ask_again, &mut updates).await? || others_wait;
@@ -93,6 +94,11 @@ pub(super) async fn finish<T: Tx>(
             .collect(),
         waits: ws.waits_begun || ws.ended_runs.iter().any(|run| may_be_awaited(&ws, *run)),
         updated_assets: !updates.is_empty(),
+        followed: ws
+            .followed
+            .iter()
+            .map(|run| (*run, past::catches_up(&ws, *run)))
+            .collect(),
         stale: ws.stale,
         touched: 0,
     })
@@ -134,8 +140,8 @@ fn out_dispatch(row: &TiRow) -> OutDispatch {
     }
 }
 
-/// Settles, expanding mapped tasks and deciding branches on the way.
-async fn settle<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
+/// Settles; on the way mapped tasks are expanded, branches decided, and earlier runs looked at.
+async fn settle<T: Tx>(tx: &mut T, ws: &mut WorkingSet, plans: &PlanCache) -> StoreResult<()> {
     loop {
         stop(tx, ws).await?;
         let missing = engine::settle(ws);
@@ -154,9 +160,10 @@ async fn settle<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
         if !ws.to_stop.is_empty() {
             continue;
         }
-        if ws.to_render.is_empty() && ws.to_close.is_empty() {
+        if ws.to_render.is_empty() && ws.to_close.is_empty() && ws.to_look_back.is_empty() {
             return Ok(());
         }
+        past::look_back(tx, ws, plans).await?;
         for (node, state, reason) in std::mem::take(&mut ws.to_close) {
             load_mapped(tx, ws, node).await?;
             engine::close(ws, node, state, reason);

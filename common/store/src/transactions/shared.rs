@@ -147,12 +147,7 @@ pub(super) async fn stop<B: Backend>(
         return;
     }
     match apply(store, stops, &[], context).await {
-        Ok(stopped) => {
-            applied.outbox.extend(stopped.outbox);
-            applied.more_ready |= stopped.more_ready;
-            applied.to_cancel.extend(stopped.to_cancel);
-            applied.ended_runs.extend(stopped.ended_runs);
-        }
+        Ok(stopped) => applied.extend(stopped),
         Err(error) => tracing::warn!(%error, "cannot stop runs for newer ones yet"),
     }
 }

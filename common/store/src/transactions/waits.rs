@@ -70,7 +70,9 @@ pub(crate) async fn look_at_waits<B: Backend>(
         let Some(row) = ws.ti(*ti).filter(|row| is_due(row, now)) else {
             continue;
         };
-        if row.state == TaskState::UpForReschedule {
+        if row.waits_for_past() {
+            ws.look_back_again(*ti);
+        } else if row.state == TaskState::UpForReschedule {
             ws.apply(&Command::RetryDue { run: *run, ti: *ti });
         } else if ws.run(*run).is_some_and(|run| run.stop_reason.is_none()) {
             look(&mut tx, &mut ws, *ti, &mut of_dags, context).await?;
@@ -91,7 +93,7 @@ fn is_due(row: &TiRow, now: DateTime<Utc>) -> bool {
         row.state,
         TaskState::UpForReschedule | TaskState::Deferred | TaskState::AwaitingInput
     );
-    waits && row.next_at.is_some_and(|at| at <= now)
+    (waits || row.waits_for_past()) && row.next_at.is_some_and(|at| at <= now)
 }
 
 /// A sensor that waits for another DAG.

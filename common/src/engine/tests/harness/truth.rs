@@ -136,6 +136,10 @@ impl World {
             // Something else may wake them.
             TaskState::Deferred | TaskState::AwaitingInput => {}
             _ if self.gives_up(row) => {}
+            TaskState::None if row.next_at.is_some() => {
+                assert!(row.is_undecided(), "{row:?}");
+                assert!(!self.plan(row.run).past_of(row.task_idx).is_empty());
+            }
             _ => assert_eq!(row.next_at, None, "{row:?}"),
         }
         assert_eq!(row.fence.0 > 0, row.attempt.is_some(), "{row:?}");

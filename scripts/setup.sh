@@ -27,6 +27,9 @@ if [ "$what" != compose ]; then
     need rabbitmq-server GRISTMILL_TEST_AMQP_URL /usr/lib/rabbitmq/bin/rabbitmq-server
     need redis-server GRISTMILL_TEST_REDIS_URL redis-server
     need mariadb-server GRISTMILL_TEST_MYSQL_URL /usr/sbin/mariadbd mariadbd
+    # What docs/ci.md tells a job without the client to use.
+    need curl '' curl
+    need jq '' jq
 fi
 if [ "$what" != servers ] && [ "${GRISTMILL_TEST_COMPOSE:-1}" != 0 ]; then
     need docker.io '' docker

@@ -2,6 +2,7 @@
 
 mod amend;
 mod backfill;
+mod ci;
 mod connections;
 mod console;
 mod dags;
@@ -29,6 +30,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::client::{Client, Sources};
+use ci::Environment;
 use console::Console;
 use exit::{CommandError, Outcome};
 
@@ -112,6 +114,7 @@ pub(crate) enum Command {
 struct Context<'a> {
     globals: &'a Globals,
     console: &'a Console,
+    environment: &'a Environment,
 }
 
 impl Context<'_> {
@@ -129,6 +132,7 @@ pub(crate) async fn run(command: Command, globals: Globals) -> ExitCode {
     let context = Context {
         globals: &globals,
         console: &console,
+        environment: &Environment::of_process(),
     };
     let result = dispatch(command, &context).await;
     if let Err(error) = &result

@@ -7,16 +7,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::ci::Markup;
 use super::console::Console;
 use super::exit::{CommandError, Outcome};
 use super::output::length;
 use super::progress::Progress;
-use super::tail::{Tails, is_transient};
+use super::tail::{Pulled, Tails, is_transient};
 use crate::client::{Client, Instance, Run, RunName};
 
 /// Task instances whose logs are followed.
-const MOST_INSTANCES: usize = 10_000;
-/// How often at most a log's end is asked for after the run has ended; its last lines may be on their way.
+pub(super) const MOST_INSTANCES: usize = 10_000;
+/// How often at most logs are asked for new lines in vain after the run has ended; the last ones may be on their way.
 const DRAINS: usize = 20;
 
 /// How to follow.
@@ -25,6 +26,8 @@ pub(super) struct Options {
     pub(super) logs: bool,
     /// Log lines go to standard error, since standard output is for JSON.
     pub(super) logs_to_stderr: bool,
+    /// What stands around log lines.
+    pub(super) markup: Markup,
     /// Give up after this.
     pub(super) timeout: Option<Duration>,
     /// Ctrl-C cancels the run instead of only ending the watching of it.
@@ -42,6 +45,7 @@ impl Default for Options {
         Self {
             logs: false,
             logs_to_stderr: false,
+            markup: Markup::Plain,
             timeout: None,
             cancel_on_interrupt: false,
             known: false,
@@ -147,7 +151,16 @@ impl<'a> Follower<'a> {
         name: &'a RunName,
         options: &'a Options,
     ) -> Self {
-        let tails = || Tails::new(client, console, name.clone(), options.logs_to_stderr);
+        let tails = || {
+            let markup = options.markup.clone();
+            Tails::new(
+                client,
+                console,
+                name.clone(),
+                options.logs_to_stderr,
+                markup,
+            )
+        };
         Self {
             client,
             console,
@@ -208,7 +221,7 @@ impl<'a> Follower<'a> {
         let run = Run::of(&answer)?;
         self.last = answer;
         self.progress.update(&run.task_states);
-        let incomplete = self.pull_logs().await?;
+        let pulled = self.pull_logs().await?;
         if !run.is_finished() {
             // An API that does not hold the question must not be asked without pause.
             if !first && asked.elapsed() < self.options.pause {
@@ -216,7 +229,7 @@ impl<'a> Follower<'a> {
             }
             return Ok(None);
         }
-        self.drain(incomplete).await?;
+        self.drain(pulled).await?;
         Ok(Some(match (run.state.as_str(), run.cancelled) {
             ("success", _) => Outcome::Done,
             (_, true) => Outcome::Cancelled,
@@ -224,10 +237,10 @@ impl<'a> Follower<'a> {
         }))
     }
 
-    /// Prints new lines of all logs; returns how many logs are not complete.
-    async fn pull_logs(&mut self) -> Result<usize, CommandError> {
+    /// Prints new lines of the logs.
+    async fn pull_logs(&mut self) -> Result<Pulled, CommandError> {
         let Some(tails) = &mut self.tails else {
-            return Ok(0);
+            return Ok(Pulled::default());
         };
         let listing = self
             .client
@@ -239,16 +252,17 @@ impl<'a> Follower<'a> {
     }
 
     /// Reads the ends of the logs of a run that has ended.
-    async fn drain(&mut self, mut incomplete: usize) -> Result<(), CommandError> {
+    async fn drain(&mut self, mut pulled: Pulled) -> Result<(), CommandError> {
         let Some(tails) = &mut self.tails else {
             return Ok(());
         };
-        for _ in 0..DRAINS {
-            if incomplete == 0 {
-                break;
+        let mut in_vain = 0;
+        while pulled.incomplete > 0 && in_vain < DRAINS {
+            if pulled.lines == 0 {
+                in_vain += 1;
+                tokio::time::sleep(self.options.pause).await;
             }
-            tokio::time::sleep(self.options.pause).await;
-            incomplete = tails.pull().await?;
+            pulled = tails.pull().await?;
         }
         Ok(())
     }

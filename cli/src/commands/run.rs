@@ -9,11 +9,12 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::Context;
+use super::ci::{Ci, CiArgs};
 use super::console::Console;
 use super::exit::{CommandError, Outcome};
 use super::follow::{self, Options, follow};
 use super::output::Output;
-use super::report::report;
+use super::report::Report;
 use crate::client::{self, Client, ClientError, NewRun};
 
 /// How often a trigger whose answer got lost is repeated; its idempotency key makes that safe.
@@ -30,6 +31,7 @@ const TRIGGER_TRIES: usize = 5;
   gristmill run hello
   gristmill run daily_sales -p country=kr --wait --logs --timeout 30m
   gristmill run nightly --conf '{\"full\": true}' --run-id nightly-$BUILD --wait --cancel-on-interrupt
+  gristmill run nightly --wait --logs --timeout 2h --idempotency-key $BUILD --junit nightly.xml
   gristmill run hello -o json | jq -r .dag_run_id")]
 pub(crate) struct Run {
     /// The DAG
@@ -61,6 +63,9 @@ pub(crate) struct Run {
     /// Ctrl-C (or SIGTERM) cancels the run; waits
     #[arg(long)]
     cancel_on_interrupt: bool,
+
+    #[command(flatten)]
+    ci: CiArgs,
 
     #[command(flatten)]
     output: Output,
@@ -96,7 +101,12 @@ pub(crate) struct Object(Map<String, Value>);
 impl Run {
     pub(super) async fn run(self, context: &Context<'_>) -> Result<Outcome, CommandError> {
         let client = context.client().await?;
-        let waits = self.wait || self.logs || self.timeout.is_some() || self.cancel_on_interrupt;
+        let waits = self.wait
+            || self.logs
+            || self.timeout.is_some()
+            || self.cancel_on_interrupt
+            || self.ci.reports();
+        let mut ci = self.ci.open(context.environment)?;
         // Before the run is started: an interrupt from then on must not leave it unattended.
         let interrupts = waits.then(follow::interrupts).transpose()?;
         let options = Options {
@@ -105,6 +115,7 @@ impl Run {
             timeout: self.timeout,
             cancel_on_interrupt: self.cancel_on_interrupt,
             known: true,
+            markup: ci.markup.clone(),
             ..Options::default()
         };
         let new = self.new_run(&client).await?;
@@ -112,6 +123,7 @@ impl Run {
         let key = key.unwrap_or_else(|| Uuid::new_v4().to_string());
         let run = trigger(&client, &self.dag_id, &new, &key, options.pause).await?;
         let started = client::Run::of(&run)?;
+        ci.started(context.console, &started);
         let Some(interrupts) = interrupts else {
             if self.output.is_json() {
                 context.console.json(&run)?;
@@ -127,7 +139,15 @@ impl Run {
         context.console.note(&format!("started {}", started.name()));
         let name = started.name();
         let followed = follow(&client, context.console, &name, &options, interrupts).await?;
-        conclude(&client, context.console, followed, self.output, self.logs).await
+        conclude(
+            &client,
+            context.console,
+            followed,
+            self.output,
+            self.logs,
+            &mut ci,
+        )
+        .await
     }
 
     /// What to start: refuses a paused DAG, whose run would wait for nobody knows how long.
@@ -183,27 +203,36 @@ async fn trigger(
     }
 }
 
-/// Reports the end of a followed run; with `-o json` prints the run.
+/// Reports the end of a followed run, to whoever reads and to the CI system; with `-o json` prints the run.
 pub(super) async fn conclude(
     client: &Client,
     console: &Console,
     followed: follow::Followed,
     output: Output,
     logs_shown: bool,
+    ci: &mut Ci,
 ) -> Result<Outcome, CommandError> {
     let outcome = followed.outcome;
     if output.is_json() {
         console.json(&followed.run)?;
     }
-    if matches!(
-        outcome,
-        Outcome::Done | Outcome::RunFailed | Outcome::Cancelled
-    ) {
-        let run = client::Run::of(&followed.run)?;
-        if let Err(error) = report(client, console, &run, outcome, logs_shown).await {
-            // How the run ended is known; the exit code says that.
-            console.note(&format!("no more is known about it: {error}"));
+    // It was left before it was ever seen.
+    if followed.run.is_null() {
+        return Ok(outcome);
+    }
+    let run = client::Run::of(&followed.run)?;
+    let tell = async {
+        let with_lines = !logs_shown || ci.shows_failures();
+        let report = Report::gather(client, run, outcome, with_lines).await?;
+        // A run that was left has been spoken of.
+        if !matches!(outcome, Outcome::WaitTimedOut | Outcome::Detached) {
+            console.note(&ci.markup.quote(&report.text(logs_shown)));
         }
+        ci.ended(client, console, &report).await
+    };
+    if let Err(error) = tell.await {
+        // How the run ended is known; the exit code says that.
+        console.note(&format!("no more is known about it: {error}"));
     }
     Ok(outcome)
 }

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::Context;
 use super::amend;
+use super::ci::CiArgs;
 use super::exit::{CommandError, Outcome};
 use super::follow::{self, Options, follow};
 use super::output::{Output, Tabular, ago, length, short};
@@ -85,6 +86,8 @@ pub(crate) struct Wait {
     #[arg(long)]
     cancel_on_interrupt: bool,
     #[command(flatten)]
+    ci: CiArgs,
+    #[command(flatten)]
     output: Output,
 }
 
@@ -148,16 +151,26 @@ impl List {
 impl Wait {
     async fn run(self, context: &Context<'_>) -> Result<Outcome, CommandError> {
         let client = context.client().await?;
+        let mut ci = self.ci.open(context.environment)?;
         let options = Options {
             logs: self.logs,
             logs_to_stderr: self.output.is_json(),
             timeout: self.timeout,
             cancel_on_interrupt: self.cancel_on_interrupt,
+            markup: ci.markup.clone(),
             ..Options::default()
         };
         let (name, interrupts) = (self.name.into(), follow::interrupts()?);
         let followed = follow(&client, context.console, &name, &options, interrupts).await?;
-        conclude(&client, context.console, followed, self.output, self.logs).await
+        conclude(
+            &client,
+            context.console,
+            followed,
+            self.output,
+            self.logs,
+            &mut ci,
+        )
+        .await
     }
 }
 

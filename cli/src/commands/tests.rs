@@ -1,5 +1,6 @@
 //! Commands as users give them, against an API that a mock server plays.
 
+mod ci;
 mod mock;
 mod read;
 mod wait;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use clap::Parser;
 use tokio::sync::watch;
 
+use super::ci::Environment;
 use super::console::Console;
 use super::{Command, Context, Globals, dispatch, exit};
 
@@ -77,6 +79,11 @@ async fn gristmill(url: &str, args: &[&str]) -> Ran {
 
 /// As [`gristmill`]; standard error can be watched.
 async fn gristmill_telling(url: &str, args: &[&str], err: Printed) -> Ran {
+    gristmill_in(url, args, &Environment::default(), err).await
+}
+
+/// As [`gristmill`], where a CI system has told of itself.
+async fn gristmill_in(url: &str, args: &[&str], environment: &Environment, err: Printed) -> Ran {
     let line = [&["gristmill", "--api-url", url, "--token", "secret"], args].concat();
     let out = Printed::new();
     let code = match Cli::try_parse_from(line) {
@@ -89,6 +96,7 @@ async fn gristmill_telling(url: &str, args: &[&str], err: Printed) -> Ran {
             let context = Context {
                 globals: &cli.globals,
                 console: &console,
+                environment,
             };
             let result = dispatch(cli.command, &context).await;
             if let Some(text) = result.as_ref().err().and_then(|error| error.text()) {

@@ -7,6 +7,7 @@ mod support;
 
 mod absent;
 mod amend;
+mod ci;
 mod dags_test;
 mod data;
 mod drain;

@@ -9,16 +9,16 @@ use gristmill_testkit::{
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 /// A standalone that deploys a folder of one DAG file.
-struct Standalone {
+pub(crate) struct Standalone {
     role: Role,
     setup: Setup,
     address: String,
     ledger: Ledger,
-    dir: DataDir,
+    pub(crate) dir: DataDir,
 }
 
 impl Standalone {
-    async fn start(file: &str, tasks: &str) -> Self {
+    pub(crate) async fn start(file: &str, tasks: &str) -> Self {
         let dir = DataDir::new("standalone").unwrap();
         let steps = Steps::in_folder(dir.path());
         let dags = dir.path().join("dags");
@@ -73,9 +73,17 @@ impl Standalone {
             .unwrap();
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn token(&self) -> String {
         let token = std::fs::read_to_string(self.dir.path().join("home/client-token")).unwrap();
-        Client::new(format!("http://{}", self.address), token.trim().to_owned())
+        token.trim().to_owned()
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.url(), self.token())
     }
 }
 

@@ -5,6 +5,7 @@ use crate::{
     client::{self, Client, ClientError, NewRun, Sources},
     commands::{
         Context,
+        ci::CiArgs,
         exit::{CommandError, Outcome},
         follow::{self, Options, follow},
         output::Output,
@@ -54,6 +55,8 @@ pub(crate) struct Test {
     #[arg(long)]
     keep: bool,
     #[command(flatten)]
+    ci: CiArgs,
+    #[command(flatten)]
     output: Output,
 }
 
@@ -85,19 +88,31 @@ impl Test {
             dag_run_id: None,
             conf: self.input.conf(&details),
         };
+        let mut ci = self.ci.open(context.environment)?;
         let key = Uuid::new_v4().to_string();
         let run = client.trigger(&dag_id, &new, &key).await?;
-        let name = client::Run::of(&run)?.name();
+        let started = client::Run::of(&run)?;
+        ci.started(context.console, &started);
+        let name = started.name();
         let options = Options {
             logs: true,
             logs_to_stderr: self.output.is_json(),
             timeout: self.timeout,
             cancel_on_interrupt: true,
             known: true,
+            markup: ci.markup.clone(),
             ..Options::default()
         };
         let followed = follow(client, context.console, &name, &options, interrupts).await?;
-        conclude(client, context.console, followed, self.output, true).await
+        conclude(
+            client,
+            context.console,
+            followed,
+            self.output,
+            true,
+            &mut ci,
+        )
+        .await
     }
 
     /// Deploys the path; answers the DAG to run.

@@ -29,7 +29,7 @@ pub(super) use markup::Markup;
 /// Whose syntax is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum System {
-    /// The one whose variables are set: GITHUB_ACTIONS or GITLAB_CI
+    /// The one in whose jobs it runs
     #[default]
     Auto,
     Github,

@@ -109,7 +109,7 @@ async fn the_github_action_runs_a_dag() {
     let (code, text) = code_and_text(&ran);
     assert_eq!(code, 1, "{text}");
     assert!(
-        text.contains("::error title=nightly%3A check failed::exit code 3%0Achecking\n"),
+        text.contains("::error title=nightly%3A check failed::exit code 3%0Achecking%0A"),
         "{text}"
     );
     assert!(agent.written("summary").contains("| check | failed | 1 |"));

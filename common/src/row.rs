@@ -124,7 +124,8 @@ impl FromStr for RunType {
 ///
 /// Every task of a run has one row with `map_index` -1, its *node*: it carries the counters of its upstreams' endings.
 /// An unmapped task's node is its only instance. A mapped task's node becomes invisible when it is expanded into
-/// instances 0, 1, …; an empty expansion, or an upstream's failure before it, ends the node itself.
+/// instances 0, 1, …; an empty expansion, or an upstream's failure before it, ends the node itself. In a mapped group an
+/// instance has counters of its own, and waits (`none`) for the instances of other members with the same index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TiRow {
     pub pk: TiPk,
@@ -225,13 +226,16 @@ impl TiRow {
     /// Whether it is a node whose trigger rule has not been decided, since its run started or since it was cleared: its
     /// counters have to be right. A node that was expanded shows in `scheduled_at` when its rule held.
     pub fn is_undecided(&self) -> bool {
-        let waits = match self.state {
+        self.is_node() && self.is_waiting() && self.scheduled_at.is_none()
+    }
+
+    /// Whether it may still come to run: it is counted for while its last dispatch is being stopped, too.
+    pub fn is_waiting(&self) -> bool {
+        match self.state {
             TaskState::None => true,
-            // It is counted for while its last dispatch is being stopped.
             TaskState::Restarting => self.then.is_none(),
             _ => false,
-        };
-        self.is_node() && waits && self.scheduled_at.is_none()
+        }
     }
 
     /// Whether its rule holds and it waits for the run before (`depends_on_past`).

@@ -29,7 +29,7 @@ pub use data::{
 };
 pub use flow::{BranchTask, Decider, ShortCircuitTask, Teardown};
 pub use http::{HttpBody, HttpExpect, HttpTask};
-pub use mapping::{ExpandSource, Mapping};
+pub use mapping::{ExpandSource, MappedGroup, Mapping};
 pub use schedule::{AssetSchedule, Overlap, Schedule};
 pub use shell::{OutputMode, ResourceLimits, ShellTask};
 pub use sql::{SqlOutput, SqlParameters, SqlTask};
@@ -92,6 +92,9 @@ pub struct DagSpec {
     /// The first failed instance ends the run: what runs is stopped, all else is skipped, but for teardowns.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fail_fast: bool,
+    /// Groups that run once per item, by id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mapped_groups: BTreeMap<String, MappedGroup>,
     /// In topological order.
     pub tasks: Vec<TaskSpec>,
 }
@@ -176,6 +179,9 @@ pub struct TaskSpec {
     /// A list of mappings, each the map variables of one instance. At most one of the three is present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expand_kwargs: Option<ExpandSource>,
+    /// Id of the mapped group that it is in: each of its instances belongs to one of the group's items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapped_group: Option<String>,
     /// Names the instances of a mapped task: a template over the run, `params`, `map` and `map_index`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub map_index_template: Option<String>,
@@ -256,10 +262,24 @@ pub enum TaskKind {
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
 
+impl DagSpec {
+    /// How a task is mapped, by itself or with its group; `None` if it is not.
+    pub fn mapping<'s>(&'s self, task: &'s TaskSpec) -> Option<Mapping<'s>> {
+        let group = || self.mapped_groups.get(task.mapped_group.as_ref()?);
+        task.mapping().or_else(|| group()?.mapping())
+    }
+}
+
 impl TaskSpec {
     /// Whether it waits for the run before.
     pub fn looks_back(&self) -> bool {
         self.depends_on_past || self.wait_for_downstream
+    }
+
+    /// Whether two tasks are members of one mapped group: then an instance of one has to do with one instance of the other,
+    /// that of the same index.
+    pub fn shares_map(&self, other: &Self) -> bool {
+        self.mapped_group.is_some() && self.mapped_group == other.mapped_group
     }
 
     /// How the task itself is mapped, if it is.

@@ -16,8 +16,8 @@ mod pycompat;
 mod render;
 
 pub use analysis::{
-    Refs, is_template, pulled_as_it_is, references, running_references, scheduling_references,
-    task_references,
+    Refs, is_template, mapping_references, pulled_as_it_is, references, running_references,
+    scheduling_references, task_references,
 };
 pub use error::TemplateError;
 pub use render::Renderer;
@@ -47,6 +47,8 @@ pub struct TemplateContext {
     pub max_tries: i32,
     /// [`crate::ids::UNMAPPED`] outside of mapped tasks.
     pub map_index: i32,
+    /// The mapped group that the task is in: of its other members a pull sees the value of the same index.
+    pub mapped_group: Option<String>,
     pub xcoms: Arc<dyn XComSource>,
     /// Name to value; a string that holds JSON is read by `var.json`.
     pub vars: Map<String, Value>,
@@ -75,6 +77,7 @@ impl TemplateContext {
             try_number: 1,
             max_tries: 0,
             map_index: crate::ids::UNMAPPED,
+            mapped_group: None,
             xcoms: Arc::new(NoXComs),
             vars: Map::new(),
             conns: Map::new(),

@@ -4,7 +4,7 @@ use crate::{mask::Mask, run::Outcome, worker::Incarnation};
 use bytes::Bytes;
 use gristmill_common::{
     message::{WorkMessage, XcomRef},
-    template::{Renderer, TemplateContext, XComMap},
+    template::{Renderer, TemplateContext, XComMap, XComSource},
 };
 use gristmill_objects::bundle::{Bundle, Digest};
 use gristmill_presence::XComKey;
@@ -63,6 +63,7 @@ pub(crate) async fn prepare(
         try_number: message.try_number,
         max_tries: message.max_tries,
         map_index: message.map_index,
+        mapped_group: message.task.mapped_group.clone(),
         xcoms: Arc::new(xcoms),
         vars: variables,
         conns: connections.clone(),
@@ -76,25 +77,49 @@ pub(crate) async fn prepare(
 }
 
 /// The values that the task's templates pull: from Redis, else from the durable copy through the API.
-async fn xcoms(worker: &Incarnation, message: &WorkMessage) -> Result<XComMap, String> {
-    let mut values = XComMap::default();
+async fn xcoms(worker: &Incarnation, message: &WorkMessage) -> Result<Pulled, String> {
+    let mut pulled = Pulled {
+        map_index: message.map_index,
+        ..Pulled::default()
+    };
+    let group = message.task.mapped_group.as_deref();
+    let is_mate = |task: &str| {
+        let rest = group.and_then(|group| task.strip_prefix(group));
+        rest.is_some_and(|rest| rest.starts_with('.'))
+    };
+    let values = &mut pulled.values;
     if message.xcoms.by_api {
         for (task, key) in &gristmill_common::template::running_references(&message.task).xcom_pulls
         {
-            let value = from_api(worker, message, task, key).await?;
-            values.0.insert((task.clone(), key.clone()), value);
+            let key_of = (task.clone(), key.clone());
+            if is_mate(task) {
+                let value = from_api(worker, message, task, key, Some(message.map_index)).await?;
+                pulled.own.insert(key_of, value);
+            } else {
+                let value = from_api(worker, message, task, key, None).await?;
+                values.0.insert(key_of, value);
+            }
         }
-        return Ok(values);
+        return Ok(pulled);
     }
     let mut found: HashMap<(String, String), Vec<(i32, Value)>> = HashMap::new();
     for (task, refs) in &message.xcoms.by_task {
         let fetched = fetch(worker, message, refs).await;
         for (reference, value) in refs.iter().zip(fetched) {
+            if is_mate(task) {
+                let key = &reference.key;
+                let value = match value {
+                    Some(value) => value,
+                    None => from_api(worker, message, task, key, Some(message.map_index)).await?,
+                };
+                pulled.own.insert((task.clone(), key.clone()), value);
+                continue;
+            }
             let value = match value {
                 Some(value) => value,
                 None => {
                     // Redis has lost it: everything of this task and key comes from the durable copy.
-                    let value = from_api(worker, message, task, &reference.key).await?;
+                    let value = from_api(worker, message, task, &reference.key, None).await?;
                     values
                         .0
                         .insert((task.clone(), reference.key.clone()), value);
@@ -118,7 +143,31 @@ async fn xcoms(worker: &Incarnation, message: &WorkMessage) -> Result<XComMap, S
         };
         values.0.insert(key, value);
     }
-    Ok(values)
+    Ok(pulled)
+}
+
+/// The values that a task's templates pull.
+#[derive(Debug, Default)]
+struct Pulled {
+    values: XComMap,
+    /// Of members of the same mapped group: the values of the same index, by (task id, key).
+    own: HashMap<(String, String), Value>,
+    map_index: i32,
+}
+
+impl XComSource for Pulled {
+    fn pull(
+        &self,
+        task_id: &str,
+        key: &str,
+        map_index: Option<i32>,
+    ) -> Result<Option<Value>, String> {
+        let own = self.own.get(&(task_id.to_owned(), key.to_owned()));
+        match own.filter(|_| map_index.is_none_or(|index| index == self.map_index)) {
+            Some(value) => Ok(Some(value.clone())),
+            None => self.values.pull(task_id, key, map_index),
+        }
+    }
 }
 
 async fn fetch(
@@ -158,6 +207,7 @@ async fn from_api(
     message: &WorkMessage,
     task: &str,
     key: &str,
+    map_index: Option<i32>,
 ) -> Result<Value, String> {
     let api = worker.config.api_url.as_deref().ok_or_else(|| {
         format!("the XCom {key:?} of {task} is not in Redis any more, and GRISTMILL_API_URL is not set to read its durable copy")
@@ -167,7 +217,8 @@ async fn from_api(
     url.set_path(&format!("/internal/v1/runs/{}/xcoms", message.run.pk));
     url.query_pairs_mut()
         .append_pair("task_id", task)
-        .append_pair("key", key);
+        .append_pair("key", key)
+        .extend_pairs(map_index.map(|index| ("map_index", index.to_string())));
     let answer = worker
         .http()
         .get(url)

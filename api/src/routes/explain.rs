@@ -20,7 +20,7 @@ use gristmill_common::{
     ids::UNMAPPED,
     limit::{LimitKey, LimitRow},
     row::{RunRow, TiRow},
-    spec::TaskSpec,
+    spec::{DagSpec, TaskSpec},
     state::TaskState,
 };
 use gristmill_store::TiFilter;
@@ -30,12 +30,22 @@ use std::collections::BTreeMap;
 /// Instances of an upstream that are counted; a mapped one may have more.
 const COUNTED: i64 = 10_000;
 
-async fn upstreams(app: &App, run: &RunRow, task: &TaskSpec) -> Result<Vec<Upstream>, ApiError> {
+/// Of members of the same mapped group an instance waits for the one of its own index.
+async fn upstreams(
+    app: &App,
+    run: &RunRow,
+    spec: &DagSpec,
+    task: &TaskSpec,
+    map_index: i32,
+) -> Result<Vec<Upstream>, ApiError> {
     let mut upstreams = Vec::with_capacity(task.depends_on.len());
     for task_id in &task.depends_on {
+        let upstream = spec.idx(task_id).and_then(|idx| spec.task(idx));
+        let is_mate = upstream.is_some_and(|upstream| upstream.shares_map(task));
         let filter = TiFilter {
             run: Some(run.pk),
             task_id: Some(task_id.clone()),
+            map_index: Some(map_index).filter(|index| is_mate && *index != UNMAPPED),
             limit: COUNTED,
             ..TiFilter::default()
         };
@@ -160,7 +170,7 @@ async fn facts(app: &App, path: &TiPath) -> Result<Facts, ApiError> {
             }
             _ => false,
         },
-        upstreams: upstreams(app, &run, &task).await?,
+        upstreams: upstreams(app, &run, &version.spec, &task, path.map_index).await?,
         runs_limit: limit(&runs_key),
         run_key: run_key.as_ref().and_then(limit),
         pool: limit(&pool_key),

@@ -31,7 +31,8 @@ impl FromRequestParts<App> for RunToken {
     }
 }
 
-/// The value of a task's XCom, null if there is none; of a mapped task the list of its instances' values in their order.
+/// The value of a task's XCom, null if there is none; of a mapped task the list of its instances' values in their order,
+/// or with `map_index` the value of one.
 pub(super) async fn xcoms(
     RunToken(allowed): RunToken,
     State(app): State<App>,
@@ -60,9 +61,11 @@ pub(super) async fn xcoms(
     let is_mapped = version
         .spec
         .task(idx)
-        .is_some_and(|task| task.mapping().is_some());
-    let rows = app.store.xcoms_of_task(run.pk, idx, key).await?;
-    if !is_mapped {
+        .is_some_and(|task| version.spec.mapping(task).is_some());
+    let mut rows = app.store.xcoms_of_task(run.pk, idx, key).await?;
+    let index: Option<i32> = query.parse("map_index")?;
+    rows.retain(|row| index.is_none_or(|index| row.map_index == index));
+    if !is_mapped || index.is_some() {
         let value = rows.into_iter().next().map(|row| row.value);
         return Ok(xcoms::json_stream(match value {
             Some(value) => xcoms::value_stream(&app.objects, value).await?,

@@ -88,7 +88,7 @@ pub(super) async fn list_mapped(
     if version
         .spec
         .task(idx)
-        .is_none_or(|task| task.mapping().is_none())
+        .is_none_or(|task| version.spec.mapping(task).is_none())
     {
         return Err(ApiError::NotFound(format!(
             "Task id {} is not mapped",

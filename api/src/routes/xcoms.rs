@@ -162,7 +162,7 @@ pub(super) async fn result_of(app: &App, run: &RunRow, task_id: &str) -> Result<
     let is_mapped = version
         .spec
         .task(idx)
-        .is_some_and(|task| task.mapping().is_some());
+        .is_some_and(|task| version.spec.mapping(task).is_some());
     let mut values = Vec::with_capacity(rows.len());
     for row in rows {
         values.push(match row.value {

@@ -147,7 +147,7 @@ fn task(spec: &DagSpec, task: &TaskSpec, downstream: &[&str]) -> Value {
         "end_date": time_or_null(spec.end_date),
         "execution_timeout": task.execution_timeout.map(time_delta),
         "extra_links": [],
-        "is_mapped": task.mapping().is_some(),
+        "is_mapped": spec.mapping(task).is_some(),
         "params": {},
         "pool": task.pool,
         "pool_slots": task.pool_slots,

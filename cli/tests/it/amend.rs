@@ -109,3 +109,50 @@ async fn a_task_that_is_marked_while_it_runs_is_killed_and_its_run_goes_on() {
     assert_eq!(stuck["reason"], "marked success by token test");
     assert_eq!(client.xcom(&run, "after").await, "done");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clear_of_one_index_of_a_mapped_group_runs_that_index_anew_in_depth() {
+    let deployment = Deployment::small().await;
+    // One item fails until somebody has mended it.
+    let load = step(
+        r#"{ [ "$ITEM" != b ] || test -e $TEST_DIR/mended; } && echo "$ITEM $GRISTMILL_TRY_NUMBER""#,
+    );
+    let check = step(r#"echo "$GOT, checked""#);
+    let report = step("cat");
+    let yaml = format!(
+        "dag_id: mend_one
+tasks:
+  each:
+    group:
+      expand: {{item: [a, b, c]}}
+      tasks:
+        load: {{shell: {load}, env: {{ITEM: \"{{{{ map.item }}}}\"}}}}
+        check: {{depends_on: [load], shell: {check}, env: {{GOT: \"{{{{ ti.xcom_pull('load') }}}}\"}}}}
+  report:
+    depends_on: [each]
+    shell: {{command: {report}, stdin: \"{{{{ ti.xcom_pull('each.check') | join('; ') }}}}\"}}
+"
+    );
+    let client = &deployment.client;
+    let run = client.start("mend_one", &yaml).await;
+    assert_eq!(client.ended(&run, SOON).await["state"], "failed");
+    std::fs::write(deployment.dir().join("mended"), "").unwrap();
+    let body = json!({"dag_run_id": run.run_id, "task_ids": [["each.load", 1]], "dry_run": false, "only_failed": false,
+        "include_downstream": true});
+    let cleared = client
+        .post("/dags/mend_one/clearTaskInstances", &body)
+        .await;
+    let cleared = cleared["task_instances"].as_array().unwrap();
+    let mut named: Vec<String> = cleared
+        .iter()
+        .map(|ti| format!("{}[{}]", ti["task_id"].as_str().unwrap(), ti["map_index"]))
+        .collect();
+    named.sort();
+    assert_eq!(named, ["each.check[1]", "each.load[1]", "report[-1]"]);
+    deployment.succeeds(&run, SOON).await;
+    assert_eq!(
+        client.xcom(&run, "report").await,
+        "a 1, checked; b 2, checked; c 1, checked"
+    );
+    deployment.ledger.check();
+}

@@ -91,3 +91,18 @@ async fn a_wrong_file_is_told_and_nothing_is_left() {
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
 }
+
+#[tokio::test]
+async fn the_example_of_mapping_runs() {
+    let dir = DataDir::new("dags-test").unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/dags/mapping.yaml");
+    let (code, text) = code_and_text(&dags_test(dir.path(), &[example.to_str().unwrap()]).await);
+    assert_eq!(code, 0, "{text}");
+    for line in [
+        "large machines in us",
+        "from tue to thu",
+        "84 rows, 8 squares",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}

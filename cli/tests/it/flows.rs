@@ -103,6 +103,66 @@ tasks:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mapped_group_runs_once_per_item() {
+    let deployment = Deployment::small().await;
+    let list = step(r#"echo '["a", "b", "bad"]'"#);
+    let (load, check) = (
+        step(r#"echo "loaded $ITEM"; [ "$ITEM" != bad ]"#),
+        step(r#"echo "$GOT and checked $ITEM""#),
+    );
+    let report = step("cat");
+    let yaml = format!(
+        "dag_id: grouped
+tasks:
+  list: {{shell: {{command: {list}, output: json}}}}
+  each:
+    depends_on: [list]
+    group:
+      expand: {{item: \"{{{{ ti.xcom_pull('list') }}}}\"}}
+      tasks:
+        load: {{map_index_template: '{{{{ map.item }}}}', shell: {load}, env: {{ITEM: \"{{{{ map.item }}}}\"}}}}
+        check:
+          depends_on: [load]
+          shell: {check}
+          env: {{ITEM: \"{{{{ map.item }}}}\", GOT: \"{{{{ ti.xcom_pull('load') }}}}\"}}
+  report:
+    depends_on: [each]
+    trigger_rule: all_done
+    shell: {{command: {report}, stdin: \"{{{{ ti.xcom_pull('each.check') | join(', ') }}}}\"}}
+"
+    );
+    let run = deployment.client.start("grouped", &yaml).await;
+    deployment.client.ended(&run, SOON).await;
+    let instances = deployment.client.instances(&run).await;
+    let mut found: Vec<String> = instances
+        .iter()
+        .map(|i| {
+            let name = i["rendered_map_index"].as_str().unwrap_or("-");
+            let (task, state) = (i["task_id"].as_str().unwrap(), i["state"].as_str().unwrap());
+            format!("{task} {} {name} {state}", i["map_index"])
+        })
+        .collect();
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "each.check 0 - success",
+            "each.check 1 - success",
+            "each.check 2 - upstream_failed",
+            "each.load 0 a success",
+            "each.load 1 b success",
+            "each.load 2 bad failed",
+            "list -1 - success",
+            "report -1 - success",
+        ]
+    );
+    assert_eq!(
+        deployment.client.xcom(&run, "report").await,
+        "loaded a and checked a, loaded b and checked b"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_try_is_tried_again() {
     let deployment = Deployment::small().await;
     let work = step("echo try $GRISTMILL_TRY_NUMBER; [ $GRISTMILL_TRY_NUMBER -ge 3 ]");

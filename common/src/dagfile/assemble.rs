@@ -3,7 +3,7 @@
 use super::{
     Parsed, concurrency, deciders,
     diagnostic::{Diagnostic, Severity},
-    draft::{Defaults, Drafts},
+    draft::{Defaults, Draft, Drafts},
     grammar::DAG,
     lints,
     node::{Node, Tree},
@@ -89,6 +89,14 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<DagSpec> {
         dag.remove("schedule");
     }
     dag.insert("tasks".to_owned(), json!([]));
+    let groups = drafts.groups.iter();
+    let mapped: Map<String, Value> = groups
+        .filter(|(_, group)| !group.mapping.is_empty())
+        .map(|(id, group)| (id.clone(), json!(group.mapping)))
+        .collect();
+    if !mapped.is_empty() {
+        dag.insert("mapped_groups".to_owned(), Value::Object(mapped));
+    }
     let mut spec: DagSpec = convert(reader, Value::Object(dag))?;
     spec.tasks = tasks(reader, drafts, resolved)?;
     Some(spec)
@@ -96,11 +104,13 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<DagSpec> {
 
 fn tasks(reader: &mut Reader<'_>, drafts: Drafts, resolved: Resolved) -> Option<Vec<TaskSpec>> {
     let ids: Vec<String> = drafts.tasks.iter().map(|draft| draft.id.clone()).collect();
-    let mut values: Vec<Option<Map<String, Value>>> = drafts
-        .tasks
-        .into_iter()
-        .map(|draft| Some(draft.value))
-        .collect();
+    let value = |mut draft: Draft| {
+        if let Some(group) = draft.mapped_group {
+            draft.value.insert("mapped_group".to_owned(), json!(group));
+        }
+        Some(draft.value)
+    };
+    let mut values: Vec<Option<Map<String, Value>>> = drafts.tasks.into_iter().map(value).collect();
     let mut tasks = Vec::with_capacity(values.len());
     for task in resolved.order? {
         let mut value = values[task].take()?;

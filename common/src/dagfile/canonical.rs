@@ -4,6 +4,7 @@ use crate::asset::AssetCondition;
 use crate::spec::{DagSpec, DataPhase, Schedule, TaskKind, TaskSpec};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
 /// Keys of a `data` task that only its plan carries.
 const OF_THE_PLAN: [&str; 6] = [
@@ -21,6 +22,7 @@ pub fn to_json(spec: &DagSpec) -> Value {
     let mut dag = object(spec);
     dag.insert("schedule".to_owned(), schedule(&spec.schedule));
     let mut tasks = Map::new();
+    let mut groups: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     for task in &spec.tasks {
         let mut value = object(task);
         value.remove("task_id");
@@ -52,8 +54,29 @@ pub fn to_json(spec: &DagSpec) -> Value {
                 }
                 DataPhase::Part | DataPhase::Commit => {}
             },
-            _ => drop(tasks.insert(task.task_id.clone(), Value::Object(value))),
+            _ => {
+                let group = value.remove("mapped_group");
+                let member = group.as_ref().and_then(Value::as_str).and_then(|group| {
+                    let name = task.task_id.strip_prefix(group)?.strip_prefix('.')?;
+                    Some((group, name))
+                });
+                match member {
+                    // Mapped groups stand as what they are: their members are mapped together.
+                    Some((group, name)) => {
+                        let members: &mut Map<String, Value> =
+                            groups.entry(group.to_owned()).or_default();
+                        members.insert(name.to_owned(), Value::Object(value));
+                    }
+                    None => drop(tasks.insert(task.task_id.clone(), Value::Object(value))),
+                }
+            }
         }
+    }
+    dag.remove("mapped_groups");
+    for (id, members) in groups {
+        let mut group = spec.mapped_groups.get(&id).map(object).unwrap_or_default();
+        group.insert("tasks".to_owned(), Value::Object(members));
+        tasks.insert(id, json!({ "group": group }));
     }
     dag.insert("tasks".to_owned(), Value::Object(tasks));
     Value::Object(dag)

@@ -3,7 +3,7 @@
 
 use super::{
     diagnostic::Spot,
-    grammar::{GROUP, TASK, Ty},
+    grammar::{GROUP, GROUP_MAPPING, TASK, Ty},
     node::{Entry, Node, Tree},
     reader::{DEFAULT, Reader, Text},
 };
@@ -41,6 +41,8 @@ pub(super) struct Draft {
     pub(super) depends_on: Vec<Name>,
     /// Of a teardown: the setups that it names.
     pub(super) setups: Vec<Name>,
+    /// Id of the mapped group that it is in.
+    pub(super) mapped_group: Option<String>,
     pub(super) texts: Vec<Text>,
 }
 
@@ -53,7 +55,12 @@ pub(super) struct Name {
 
 #[derive(Debug)]
 pub(super) struct Group {
+    /// Where its key stands.
+    pub(super) spot: Spot,
     pub(super) scope: String,
+    /// What it is mapped over, as the grammar has it: empty, or one of [`MAPPING_KEYS`].
+    pub(super) mapping: Map<String, Value>,
+    pub(super) texts: Vec<Text>,
     pub(super) depends_on: Vec<Name>,
 }
 
@@ -248,6 +255,8 @@ impl Reader<'_> {
             draft.value.insert(kind.to_owned(), json!({}));
         }
         defaults.fill(&mut draft, kind);
+        draft.mapped_group = drafts.mapped_group(scope).map(str::to_owned);
+        self.check_member(&draft, kind);
         match kind {
             "data" => self.data_task(draft, drafts),
             _ => drafts.add(self, draft),
@@ -313,9 +322,15 @@ impl Reader<'_> {
             match key.key.as_str() {
                 "group" | "doc_md" => {}
                 "depends_on" => drop(self.task_key(key)),
-                "expand" | "trigger_rule" => {
-                    let message = format!("`{}` on a group is not built yet", key.key);
-                    self.error_within(&key.key, key.at, message);
+                name if MAPPING_KEYS.contains(&name) => {
+                    let message = format!(
+                        "`{name}` stands in the group, beside its tasks: group: {{{name}: …, tasks: …}}"
+                    );
+                    self.error_within(name, key.at, message);
+                }
+                "trigger_rule" => {
+                    let message = "`trigger_rule` on a group is not built yet";
+                    self.error_within("trigger_rule", key.at, message);
                 }
                 name => {
                     let known = self.within(name, |reader| reader.known(key, &TASK, "key"));
@@ -335,10 +350,19 @@ impl Reader<'_> {
             );
         }
         let depends_on = self.names(keys);
+        let (mapping, texts) = self.group_mapping(keys);
+        let spot = self.spot(entry.at);
+        if let Some(outer) = drafts.mapped_group(scope).filter(|_| !mapping.is_empty()) {
+            let message = nested(&format!("the group {id:?}"), outer);
+            self.error_at(&spot, message);
+        }
         drafts.groups.insert(
             id.to_owned(),
             Group {
+                spot,
                 scope: scope.to_owned(),
+                mapping,
+                texts,
                 depends_on,
             },
         );
@@ -371,6 +395,43 @@ impl Reader<'_> {
                 }
             }
         });
+    }
+
+    /// What a group is mapped over, with the templates in it.
+    fn group_mapping(&mut self, keys: &[Entry]) -> (Map<String, Value>, Vec<Text>) {
+        let body = keys.iter().find(|key| key.key == "group");
+        let Some(Tree::Map(entries)) = body.map(|body| &body.value.tree) else {
+            return (Map::new(), Vec::new());
+        };
+        let entries: Vec<Entry> = entries
+            .iter()
+            .filter(|entry| MAPPING_KEYS.contains(&entry.key.as_str()))
+            .cloned()
+            .collect();
+        let node = Node {
+            at: entries.first().and_then(|entry| entry.at),
+            tree: Tree::Map(std::sync::Arc::new(entries)),
+        };
+        let mapping = self.within("group", |reader| reader.fragment(&node, &GROUP_MAPPING));
+        let texts = std::mem::take(&mut self.templates);
+        (mapping.unwrap_or_default(), texts)
+    }
+
+    /// What a member of a mapped group cannot be.
+    fn check_member(&mut self, draft: &Draft, kind: &str) {
+        let Some(group) = draft.mapped_group.as_deref() else {
+            return;
+        };
+        if draft.is_mapped() {
+            self.error_at(&draft.spot, nested("the task", group));
+        }
+        let what = match kind {
+            "data" => "a data task",
+            "branch" | "short_circuit" | "latest_only" => "a task that decides what follows",
+            _ => return,
+        };
+        let message = format!("{what} in a mapped group ({group:?}) is not built yet");
+        self.error_at(&draft.spot, message);
     }
 
     /// `ID.plan` finds the partitions, `ID.part` is mapped over them, `ID.commit` puts their results together. A failed
@@ -421,6 +482,7 @@ impl Reader<'_> {
                 own: draft.own.clone(),
                 depends_on,
                 setups: Vec::new(),
+                mapped_group: None,
                 texts: draft.texts.clone(),
             }
         };
@@ -496,6 +558,12 @@ impl Reader<'_> {
     }
 }
 
+fn nested(what: &str, group: &str) -> String {
+    format!(
+        "{what} is in the mapped group {group:?} and cannot be mapped itself: one level of mapping is all there is; map the group over the combinations instead"
+    )
+}
+
 impl Draft {
     fn new(id: String, scope: &str, spot: Spot) -> Self {
         Self {
@@ -506,6 +574,7 @@ impl Draft {
             own: Vec::new(),
             depends_on: Vec::new(),
             setups: Vec::new(),
+            mapped_group: None,
             texts: Vec::new(),
         }
     }
@@ -528,10 +597,35 @@ impl Draft {
     pub(super) fn is_mapped(&self) -> bool {
         MAPPING_KEYS.iter().any(|key| self.value.contains_key(*key))
     }
+}
 
-    /// The map variables that its templates see.
-    pub(super) fn map_variables(&self) -> MapVariables {
-        match MAPPING_KEYS.iter().find_map(|key| self.value.get(*key)) {
+impl Drafts {
+    /// The mapped group that a scope is, or is in.
+    fn mapped_group(&self, scope: &str) -> Option<&str> {
+        let mut scope = scope;
+        while let Some((id, group)) = self.groups.get_key_value(scope) {
+            if !group.mapping.is_empty() {
+                return Some(id);
+            }
+            scope = &group.scope;
+        }
+        None
+    }
+
+    /// What a task is mapped over, by itself or with its group: the value of one of [`MAPPING_KEYS`].
+    pub(super) fn mapping(&self, draft: &Draft) -> Option<(&'static str, Value)> {
+        let group = draft
+            .mapped_group
+            .as_ref()
+            .and_then(|id| self.groups.get(id));
+        let value = group.map_or(&draft.value, |group| &group.mapping);
+        let of_key = |key: &&'static str| Some((*key, value.get(*key)?.clone()));
+        MAPPING_KEYS.iter().find_map(of_key)
+    }
+
+    /// The map variables that a task's templates see.
+    pub(super) fn map_variables(&self, draft: &Draft) -> MapVariables {
+        match self.mapping(draft).map(|(_, lists)| lists) {
             None => MapVariables::NotMapped,
             Some(Value::Object(lists)) => MapVariables::Known(lists.keys().cloned().collect()),
             Some(Value::Array(items)) => MapVariables::Known(
@@ -544,9 +638,7 @@ impl Draft {
             Some(_) => MapVariables::Any,
         }
     }
-}
 
-impl Drafts {
     fn add(&mut self, reader: &mut Reader<'_>, draft: Draft) {
         let taken = self.ids.contains_key(&draft.id) || self.groups.contains_key(&draft.id);
         if taken || self.data.contains_key(&draft.id) {

@@ -14,7 +14,7 @@ mod wait;
 
 pub(crate) use assets::SCHEDULE as ASSET_SCHEDULE;
 pub(crate) use dag::DAG;
-pub(crate) use task::{GROUP, TASK};
+pub(crate) use task::{GROUP, GROUP_MAPPING, TASK};
 pub(crate) use wait::SENSOR_ON;
 #[cfg(test)]
 pub(crate) use {later::TABLES as LATER_TABLES, task::TABLES};

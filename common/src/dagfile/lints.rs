@@ -19,8 +19,43 @@ pub(super) fn check(
     resolved: &Resolved,
 ) {
     check_dag(reader, root, dag);
+    check_groups(reader, drafts);
     for (draft, upstream) in drafts.tasks.iter().zip(&resolved.upstream) {
-        check_task(reader, draft, upstream.is_empty());
+        check_task(reader, drafts, draft, upstream.is_empty());
+    }
+}
+
+/// What is mapped as a whole.
+fn check_groups(reader: &mut Reader<'_>, drafts: &Drafts) {
+    for (id, group) in &drafts.groups {
+        check_lists(reader, &below(&group.spot, "group"), &group.mapping);
+        if group.mapping.is_empty() {
+            continue;
+        }
+        let prefix = format!("{id}.");
+        let named_alike = drafts
+            .tasks
+            .iter()
+            .filter(|draft| draft.id.starts_with(&prefix));
+        for draft in named_alike {
+            match &draft.mapped_group {
+                Some(group) if group == id || group.starts_with(&prefix) => {}
+                _ => {
+                    let message = format!(
+                        "{:?} is named like a member of the mapped group {id:?}, but is none: name it otherwise",
+                        draft.id
+                    );
+                    reader.error_at(&draft.spot, message);
+                }
+            }
+            let what = match (draft.is_setup(), draft.is_teardown()) {
+                (true, _) => "setup",
+                (_, true) => "teardown",
+                _ => continue,
+            };
+            let message = format!("a {what} in a mapped group ({id:?}) is not built yet");
+            reader.error_at(&draft.spot, message);
+        }
     }
 }
 
@@ -88,7 +123,7 @@ fn check_dag(reader: &mut Reader<'_>, root: &Node, dag: &Map<String, Value>) {
     }
 }
 
-fn check_task(reader: &mut Reader<'_>, draft: &Draft, is_root: bool) {
+fn check_task(reader: &mut Reader<'_>, drafts: &Drafts, draft: &Draft, is_root: bool) {
     let spot = &draft.spot;
     let owns = |name: &str| draft.own.iter().any(|own| own == name);
     let value = |name: &str| draft.value.get(name).filter(|value| !value.is_null());
@@ -134,7 +169,7 @@ fn check_task(reader: &mut Reader<'_>, draft: &Draft, is_root: bool) {
             );
         }
         // As in Airflow: the list would have to be there before its maker ran.
-        Some("always") if has_upstream_list(draft) => {
+        Some("always") if has_upstream_list(drafts, draft) => {
             let message =
                 "the rule `always` does not wait, but the list to map over comes from upstream"
                     .to_owned();
@@ -159,26 +194,26 @@ fn check_task(reader: &mut Reader<'_>, draft: &Draft, is_root: bool) {
             "env has an effect on shell tasks only".to_owned(),
         );
     }
-    check_lists(reader, draft);
-    if value("map_index_template").is_some() && !draft.is_mapped() {
+    check_lists(reader, &draft.spot, &draft.value);
+    if value("map_index_template").is_some() && drafts.mapping(draft).is_none() {
         let message = "map_index_template has no effect: the task is not mapped".to_owned();
         warn(reader, "map_index_template", message);
     }
 }
 
 /// Warns of literal lists that are probably not meant.
-fn check_lists(reader: &mut Reader<'_>, draft: &Draft) {
+fn check_lists(reader: &mut Reader<'_>, spot: &Spot, value: &Map<String, Value>) {
     let Some((key, lists)) = MAPPING_KEYS
         .iter()
-        .find_map(|key| Some((*key, draft.value.get(*key)?)))
+        .find_map(|key| Some((*key, value.get(*key)?)))
     else {
         return;
     };
-    let spot = below(&draft.spot, key);
+    let spot = below(spot, key);
     let literal = |reader: &mut Reader<'_>, name: String, list: &Value| {
         let Value::Array(items) = list else { return };
         if items.is_empty() {
-            let message = format!("the list{name} is empty: the task will always be skipped");
+            let message = format!("the list{name} is empty: nothing will ever run, all is skipped");
             reader.warn_at(&spot, message);
         }
         let is_text = |item: &Value| item.as_str().is_some_and(is_template);
@@ -316,12 +351,11 @@ fn check_sql(reader: &mut Reader<'_>, spot: &Spot, sql: &Map<String, Value>) {
     }
 }
 
-fn has_upstream_list(draft: &Draft) -> bool {
+fn has_upstream_list(drafts: &Drafts, draft: &Draft) -> bool {
     let pulls = |list: &Value| list.as_str().is_some_and(|text| text.contains("xcom_pull"));
-    let lists = MAPPING_KEYS.iter().find_map(|key| draft.value.get(*key));
-    match lists {
+    match drafts.mapping(draft).map(|(_, lists)| lists) {
         Some(Value::Object(lists)) => lists.values().any(pulls),
-        Some(list) => pulls(list),
+        Some(list) => pulls(&list),
         None => false,
     }
 }

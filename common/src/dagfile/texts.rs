@@ -18,6 +18,10 @@ use serde_json::{Map, Value};
 struct Scope<'a> {
     params: &'a Map<String, Value>,
     map: MapVariables,
+    /// Id of the group from which tasks are named; empty at the top.
+    names: String,
+    /// The tasks that the templates are rendered for.
+    pullers: Vec<usize>,
 }
 
 pub(super) fn check(
@@ -28,38 +32,70 @@ pub(super) fn check(
 ) {
     for task in 0..drafts.tasks.len() {
         let texts = std::mem::take(&mut drafts.tasks[task].texts);
-        if texts.is_empty() {
-            continue;
-        }
-        let draft = &drafts.tasks[task];
-        let map = draft.map_variables();
-        let scope = Scope { params, map };
+        let scope = Scope {
+            params,
+            map: drafts.map_variables(&drafts.tasks[task]),
+            names: drafts.tasks[task].scope.clone(),
+            pullers: vec![task],
+        };
         for text in &texts {
-            let Some(content) = find(&drafts.tasks[task].value, &text.pointer).map(str::to_owned)
-            else {
-                continue;
-            };
-            if !matches!(text.role, Role::Expression(_)) && !is_template(&content) {
-                continue;
-            }
-            let Some(analysis) = analyse(reader, text, &content) else {
-                continue;
-            };
-            for (problem, offset) in &analysis.problems {
-                let spot = reader.within_text(text, &content, *offset);
-                reader.error_at(&spot, problem.clone());
-            }
-            for reference in &analysis.references {
-                check_reference(reader, text, &content, reference, &scope);
-            }
-            let written = check_pulls(reader, (drafts, resolved), text, &content, &analysis, task);
-            if written != content
+            let value = &drafts.tasks[task].value;
+            if let Some(written) = check_text(reader, (drafts, resolved), text, value, &scope)
                 && let Some(place) = find_mut(&mut drafts.tasks[task].value, &text.pointer)
             {
                 *place = Value::String(written);
             }
         }
     }
+    let groups: Vec<String> = drafts.groups.keys().cloned().collect();
+    for id in groups {
+        let Some(group) = drafts.groups.get_mut(&id) else {
+            continue;
+        };
+        let (texts, names) = (std::mem::take(&mut group.texts), group.scope.clone());
+        let mut mapping = group.mapping.clone();
+        let is_member = |task: &usize| drafts.tasks[*task].mapped_group.as_ref() == Some(&id);
+        let scope = Scope {
+            params,
+            map: MapVariables::NotMapped,
+            names,
+            pullers: (0..drafts.tasks.len()).filter(is_member).collect(),
+        };
+        for text in &texts {
+            if let Some(written) = check_text(reader, (drafts, resolved), text, &mapping, &scope)
+                && let Some(place) = find_mut(&mut mapping, &text.pointer)
+            {
+                *place = Value::String(written);
+            }
+        }
+        if let Some(group) = drafts.groups.get_mut(&id) {
+            group.mapping = mapping;
+        }
+    }
+}
+
+/// Checks one template; gives it with full task ids, if that makes a difference.
+fn check_text(
+    reader: &mut Reader<'_>,
+    known: (&Drafts, &Resolved),
+    text: &Text,
+    value: &Map<String, Value>,
+    scope: &Scope<'_>,
+) -> Option<String> {
+    let content = find(value, &text.pointer)?;
+    if !matches!(text.role, Role::Expression(_)) && !is_template(content) {
+        return None;
+    }
+    let analysis = analyse(reader, text, content)?;
+    for (problem, offset) in &analysis.problems {
+        let spot = reader.within_text(text, content, *offset);
+        reader.error_at(&spot, problem.clone());
+    }
+    for reference in &analysis.references {
+        check_reference(reader, text, content, reference, scope);
+    }
+    let written = check_pulls(reader, known, text, content, &analysis, scope);
+    (written != content).then_some(written)
 }
 
 fn find<'v>(value: &'v Map<String, Value>, pointer: &[String]) -> Option<&'v str> {
@@ -255,9 +291,8 @@ fn check_pulls(
     text: &Text,
     content: &str,
     analysis: &Analysis,
-    puller: usize,
+    scope: &Scope<'_>,
 ) -> String {
-    let draft = &drafts.tasks[puller];
     let mut edits = Vec::new();
     let names = text
         .pointer
@@ -270,13 +305,13 @@ fn check_pulls(
             reader.error_at(&spot, message);
             continue;
         }
-        match drafts.lookup(&draft.scope, &pull.task_id) {
+        match drafts.lookup(&scope.names, &pull.task_id) {
             None => {
                 let diagnostic = reader.error_at(
                     &spot,
                     format!("ti.xcom_pull: there is no task {:?}", pull.task_id),
                 );
-                let mut candidates: Vec<&str> = drafts.names(&draft.scope).collect();
+                let mut candidates: Vec<&str> = drafts.names(&scope.names).collect();
                 candidates.sort_unstable();
                 *diagnostic = diagnostic.clone().suggest(&pull.task_id, candidates);
             }
@@ -287,13 +322,15 @@ fn check_pulls(
                 );
             }
             Some(Target::Task(task)) => {
-                if task == puller {
+                let waits = |puller: &usize| {
+                    !pull_is_written_by(drafts, *puller) || is_upstream(resolved, *puller, task)
+                };
+                if scope.pullers.contains(&task) {
                     reader.error_at(
                         &spot,
                         "ti.xcom_pull: a task has no value of its own before it ran",
                     );
-                } else if pull_is_written_by(drafts, puller) && !is_upstream(resolved, puller, task)
-                {
+                } else if !scope.pullers.iter().all(waits) {
                     let message = format!(
                         "ti.xcom_pull: {:?} is not upstream of this task, so its value may not be there yet: add it to depends_on",
                         pull.task_id

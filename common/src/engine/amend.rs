@@ -38,10 +38,16 @@ impl Tally {
         *self.0.entry((task, to)).or_default() += 1;
     }
 
-    /// The counters of a task, as if each ending that there is had just been told to it.
-    fn counters(&self, plan: &Plan, idx: TaskIdx) -> Counters {
+    /// The counters of a node, as if each ending that there is had just been told to it. `is_split` says which tasks of its
+    /// mapped group are split: its instances wait for those index by index.
+    fn counters(&self, plan: &Plan, idx: TaskIdx, is_split: impl Fn(TaskIdx) -> bool) -> Counters {
         let mut counters = Counters::default();
+        let is_mate = |up: TaskIdx| plan.share_map(idx, up) && is_split(up);
         for up in plan.graph.upstream(idx) {
+            if is_mate(*up) {
+                counters.total += 1;
+                continue;
+            }
             let is_setup = plan.counts_setups(idx) && plan.task(*up).is_some_and(|task| task.setup);
             for (state, n) in self.of_task(*up) {
                 counters.total += n;
@@ -124,10 +130,8 @@ impl WorkingSet {
             amended,
             ..
         } = amending;
-        for idx in reopened {
-            if let Some(node) = self.node(run, idx).and_then(|node| self.ti_mut(node)) {
-                node.scheduled_at = None;
-            }
+        for idx in reopened.into_iter().chain(self.waiting_members(&amended)) {
+            self.reopen(run, idx);
         }
         if amended == Amended::default() {
             return Ok(amended);
@@ -135,6 +139,46 @@ impl WorkingSet {
         self.go_on(run);
         self.recount(run, &tally);
         Ok(amended)
+    }
+
+    /// Members of mapped groups that were amended, or may wait for what was.
+    fn waiting_members(&self, amended: &Amended) -> BTreeSet<TaskIdx> {
+        let Amended {
+            cleared,
+            halted,
+            marked,
+        } = amended;
+        let rows = cleared.iter().chain(halted).chain(marked);
+        let tasks: BTreeSet<(RunPk, TaskIdx)> = rows
+            .filter_map(|ti| self.ti(*ti))
+            .map(|row| (row.run, row.task_idx))
+            .collect();
+        let mut members = BTreeSet::new();
+        for (run, idx) in tasks {
+            let Some(plan) = self.plan_of(run) else {
+                continue;
+            };
+            let concerned = std::iter::once(idx).chain(plan.graph.listeners(idx));
+            members.extend(concerned.filter(|idx| plan.is_in_group(*idx)));
+        }
+        members
+    }
+
+    /// The list of a mapped task is looked at again. In a mapped group all members below follow: what waits there counts anew
+    /// what it waits for, and there may be other items.
+    fn reopen(&mut self, run: RunPk, idx: TaskIdx) -> Option<()> {
+        let plan = self.plan_of(run)?.clone();
+        let mut to_reopen = vec![idx];
+        while let Some(idx) = to_reopen.pop() {
+            let node = self.node(run, idx)?;
+            if self.ti(node)?.is_visible() || self.ti(node)?.is_undecided() {
+                continue;
+            }
+            self.ti_mut(node)?.scheduled_at = None;
+            let below = plan.graph.listeners(idx);
+            to_reopen.extend(below.filter(|down| plan.share_map(idx, *down)));
+        }
+        Some(())
     }
 
     /// An ended run has work again, and waits for its start like a new one; or none, and then has ended as it stands now.
@@ -192,8 +236,11 @@ impl WorkingSet {
             .collect();
         for node in &undecided {
             let row = self.ti(*node)?;
-            let counters = tally.counters(&plan, row.task_idx);
             let idx = row.task_idx;
+            let counters = tally.counters(&plan, idx, |up| {
+                let up = self.node(run, up).and_then(|node| self.ti(node));
+                up.is_some_and(|up| !up.is_visible())
+            });
             if row.counters != counters {
                 self.ti_mut(*node)?.counters = counters;
             }

@@ -54,6 +54,10 @@ pub fn compose(
         return Err(ComposeError::QueueName(row.queue.clone()));
     }
     let mut refs = XcomRefs::default();
+    // Of members of the same mapped group an instance sees its own index.
+    let is_seen =
+        |x: &&XcomPull| x.map_index == row.map_index || !plan.share_map(row.task_idx, x.task_idx);
+    let xcoms: Vec<&XcomPull> = xcoms.iter().filter(is_seen).collect();
     if xcoms.len() > MAX_XCOM_REFS {
         refs.by_api = true;
     } else {

@@ -51,6 +51,7 @@ fn context(spec: &DagSpec, run: &RunRow) -> TemplateContext {
         try_number: 0,
         max_tries: 0,
         map_index: crate::ids::UNMAPPED,
+        mapped_group: None,
         xcoms: std::sync::Arc::new(NoXComs),
         vars: Map::new(),
         conns: Map::new(),

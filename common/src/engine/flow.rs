@@ -352,10 +352,9 @@ fn skip(
 pub fn take_to_render(ws: &mut WorkingSet) -> Vec<TiPk> {
     let mut nodes = std::mem::take(&mut ws.to_render);
     let is_mapped = |node: TiPk| {
-        let task = ws
-            .ti(node)
-            .and_then(|row| ws.plan_of(row.run)?.task(row.task_idx));
-        task.is_some_and(|task| task.mapping().is_some())
+        let row = ws.ti(node);
+        let mapping = row.and_then(|row| ws.plan_of(row.run)?.mapping(row.task_idx));
+        mapping.is_some()
     };
     nodes.sort_by_key(|node| !is_mapped(*node));
     nodes
@@ -370,7 +369,7 @@ pub fn render(ws: &mut WorkingSet, node: TiPk, xcoms: Arc<dyn XComSource>) -> Op
         return Some(());
     }
     let plan = ws.plan_of(row.run)?;
-    if plan.task(row.task_idx)?.mapping().is_some() {
+    if plan.mapping(row.task_idx).is_some() {
         let values = super::expansion_values(ws, node, xcoms);
         return super::expand(ws, node, values);
     }

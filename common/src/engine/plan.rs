@@ -3,15 +3,17 @@
 use crate::{
     graph::Graph,
     ids::{TaskIdx, VersionPk},
-    spec::{DagSpec, TaskKind, TaskSpec},
-    template::{Refs, pulled_as_it_is, running_references, scheduling_references},
+    spec::{DagSpec, Mapping, TaskKind, TaskSpec},
+    template::{
+        Refs, mapping_references, pulled_as_it_is, running_references, scheduling_references,
+    },
     trigger_rule::{Counters, TriggerRule},
 };
 use std::collections::BTreeSet;
 
 fn lists_of(spec: &DagSpec, graph: &Graph, idx: TaskIdx, task: &TaskSpec) -> Vec<TaskIdx> {
-    let templates = task
-        .mapping()
+    let templates = spec
+        .mapping(task)
         .into_iter()
         .flat_map(|mapping| mapping.templates());
     let pulled = templates.filter_map(pulled_as_it_is);
@@ -68,6 +70,7 @@ pub struct Plan {
     expand_refs: Vec<Refs>,
     /// Of each mapped task the upstreams whose values are its lists.
     lists_of: Vec<Vec<TaskIdx>>,
+    mates: Vec<Vec<TaskIdx>>,
     leaf: Vec<bool>,
     /// Of each task those whose instances of the run before it waits for.
     past: Vec<Vec<TaskIdx>>,
@@ -80,7 +83,23 @@ impl Plan {
     pub fn new(version: VersionPk, spec: DagSpec, bundle: Option<String>) -> Self {
         let graph = Graph::of(&spec);
         let refs = spec.tasks.iter().map(running_references).collect();
-        let expand_refs = spec.tasks.iter().map(scheduling_references).collect();
+        let scheduling = |task: &TaskSpec| {
+            let mut refs = scheduling_references(task);
+            if let (Some(mapping), None) = (spec.mapping(task), task.mapping()) {
+                refs.merge(mapping_references(mapping));
+            }
+            refs
+        };
+        let expand_refs = spec.tasks.iter().map(scheduling).collect();
+        let mates = (0..).zip(&spec.tasks).map(|(idx, task)| {
+            let above = graph
+                .upstream(idx)
+                .iter()
+                .chain(graph.indirect_upstream(idx));
+            let shares = |up: &&TaskIdx| spec.task(**up).is_some_and(|up| up.shares_map(task));
+            above.filter(shares).copied().collect()
+        });
+        let mates = mates.collect();
         let without_lists = |task: &TaskSpec| TaskSpec {
             expand: None,
             expand_zip: None,
@@ -107,6 +126,7 @@ impl Plan {
             refs,
             expand_refs,
             lists_of,
+            mates,
             leaf,
             past,
             looked_back_at,
@@ -134,6 +154,30 @@ impl Plan {
         usize::try_from(idx)
             .ok()
             .and_then(|i| self.expand_refs.get(i))
+    }
+
+    /// How the task is mapped, by itself or with its group.
+    pub fn mapping(&self, idx: TaskIdx) -> Option<Mapping<'_>> {
+        self.spec.mapping(self.task(idx)?)
+    }
+
+    /// Tasks whose endings the task hears of and that are in the same mapped group: of each its instances wait for the one
+    /// with their own index.
+    pub fn mates_above(&self, idx: TaskIdx) -> &[TaskIdx] {
+        let mates = usize::try_from(idx).ok().and_then(|i| self.mates.get(i));
+        mates.map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a task is in a mapped group.
+    pub fn is_in_group(&self, idx: TaskIdx) -> bool {
+        self.task(idx)
+            .is_some_and(|task| task.mapped_group.is_some())
+    }
+
+    /// Whether two tasks are in the same mapped group.
+    pub fn share_map(&self, one: TaskIdx, other: TaskIdx) -> bool {
+        let pair = self.task(one).zip(self.task(other));
+        pair.is_some_and(|(one, other)| one.shares_map(other))
     }
 
     /// Whether its failure fails the run: no task depends on it, teardowns aside; and it is no teardown itself, unless it has

@@ -1,7 +1,7 @@
 //! Which instances of a run a clear or a mark is about.
 
 use super::Plan;
-use crate::{ids::TaskIdx, row::TiRow, state::TaskState};
+use crate::{graph::Graph, ids::TaskIdx, row::TiRow, state::TaskState};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Names instances of one run.
@@ -53,23 +53,15 @@ impl Selection {
                 .map(|idx| (idx, None))
                 .collect();
         };
-        let mut picked: BTreeMap<TaskIdx, Picked> = BTreeMap::new();
+        let mut picked = BTreeMap::new();
         for (idx, map_index) in named {
-            let of_task = picked.entry(*idx).or_insert_with(|| Some(BTreeSet::new()));
-            match (map_index, of_task.as_mut()) {
-                (Some(index), Some(indexes)) => drop(indexes.insert(*index)),
-                _ => *of_task = None,
-            }
-        }
-        for (idx, _) in named {
-            let mut relatives = Vec::new();
+            add(&mut picked, *idx, *map_index);
             if self.upstream {
-                relatives.extend(plan.graph.all_upstream(*idx));
+                spread(plan, (*idx, *map_index), Graph::upstream, &mut picked);
             }
             if self.downstream {
-                relatives.extend(plan.graph.all_downstream(*idx));
+                spread(plan, (*idx, *map_index), Graph::downstream, &mut picked);
             }
-            picked.extend(relatives.into_iter().map(|relative| (relative, None)));
         }
         if self.scope {
             let scopes: Vec<TaskIdx> = picked.keys().flat_map(|idx| scope(plan, *idx)).collect();
@@ -83,20 +75,66 @@ impl Selection {
         row.is_visible()
             && row.state != TaskState::Removed
             && (self.states.is_empty() || self.states.contains(&row.state))
-            && picked.get(&row.task_idx).is_some_and(|of_task| {
-                of_task
-                    .as_ref()
-                    .is_none_or(|indexes| indexes.contains(&row.map_index))
-            })
+            && is_picked(picked, row)
     }
 
-    /// Tasks below those that it is about, and not among them.
-    pub fn below(&self, plan: &Plan) -> BTreeSet<TaskIdx> {
+    /// What is below that which it is about, and not among it.
+    pub fn below(&self, plan: &Plan) -> BTreeMap<TaskIdx, Picked> {
         let picked = self.tasks(plan);
-        picked
-            .keys()
-            .flat_map(|idx| plan.graph.all_downstream(*idx))
-            .filter(|idx| !picked.contains_key(idx))
-            .collect()
+        let mut below = BTreeMap::new();
+        for (idx, indexes) in &picked {
+            match indexes {
+                None => spread(plan, (*idx, None), Graph::downstream, &mut below),
+                Some(indexes) => {
+                    for index in indexes {
+                        spread(plan, (*idx, Some(*index)), Graph::downstream, &mut below);
+                    }
+                }
+            }
+        }
+        below.retain(|idx, _| !picked.contains_key(idx));
+        below
     }
+}
+
+/// Adds one instance of a task, or all.
+fn add(picked: &mut BTreeMap<TaskIdx, Picked>, idx: TaskIdx, map_index: Option<i32>) -> bool {
+    let of_task = picked.entry(idx).or_insert_with(|| Some(BTreeSet::new()));
+    match (map_index, of_task.as_mut()) {
+        (Some(index), Some(indexes)) => indexes.insert(index),
+        (Some(_), None) => false,
+        (None, None) => false,
+        (None, Some(_)) => {
+            *of_task = None;
+            true
+        }
+    }
+}
+
+/// Adds all that an instance, or a whole task, leads to by way of `next`. Within a mapped group one instance leads to those of
+/// its own index, and from there to whole tasks.
+fn spread(
+    plan: &Plan,
+    from: (TaskIdx, Option<i32>),
+    next: impl Fn(&Graph, TaskIdx) -> &[TaskIdx],
+    picked: &mut BTreeMap<TaskIdx, Picked>,
+) {
+    let mut ways = vec![from];
+    while let Some((idx, map_index)) = ways.pop() {
+        for relative in next(&plan.graph, idx) {
+            let index = map_index.filter(|_| plan.share_map(idx, *relative));
+            if add(picked, *relative, index) {
+                ways.push((*relative, index));
+            }
+        }
+    }
+}
+
+/// Whether a row is one of those picked.
+pub fn is_picked(picked: &BTreeMap<TaskIdx, Picked>, row: &TiRow) -> bool {
+    picked.get(&row.task_idx).is_some_and(|of_task| {
+        of_task
+            .as_ref()
+            .is_none_or(|indexes| indexes.contains(&row.map_index))
+    })
 }

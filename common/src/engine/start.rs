@@ -148,6 +148,7 @@ pub(super) fn run_template_context(
         try_number: 0,
         max_tries: task.retries as i32,
         map_index: UNMAPPED,
+        mapped_group: task.mapped_group.clone(),
         xcoms: std::sync::Arc::new(crate::template::NoXComs),
         vars: Map::new(),
         conns: Map::new(),

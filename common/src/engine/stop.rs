@@ -127,14 +127,16 @@ impl WorkingSet {
         let mut inserts = std::mem::take(&mut self.inserts);
         for row in inserts
             .iter_mut()
-            .filter(|row| row.run == pk && row.state == TaskState::Scheduled)
+            .filter(|row| row.run == pk)
+            .filter(|row| matches!(row.state, TaskState::Scheduled | TaskState::None))
         {
+            let was_ready = row.state == TaskState::Scheduled;
             let Some(reason) = self.stopped_by(row).map(str::to_owned) else {
                 continue;
             };
             if transition::cancel(row, reason, now).is_ok() {
                 let run = self.run_mut(pk)?;
-                run.ready_tasks -= 1;
+                run.ready_tasks -= i32::from(was_ready);
                 run.unfinished_tasks -= 1;
                 self.endings.push_back(super::working_set::Ended {
                     run: pk,

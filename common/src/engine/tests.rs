@@ -6,6 +6,7 @@ mod conformance;
 mod flow;
 mod harness;
 mod limits;
+mod mapped_groups;
 mod mapping;
 mod past;
 mod retries;

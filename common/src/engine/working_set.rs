@@ -1,6 +1,6 @@
 //! The rows that one transaction works on, and what it decided about them.
 
-use super::Plan;
+use super::{Missing, Plan};
 use crate::{
     ids::{Fence, RunPk, TaskIdx, TiPk, VersionPk},
     limit::LimitKey,
@@ -60,6 +60,16 @@ pub struct WorkingSet {
     runs: BTreeMap<RunPk, TrackedRun>,
     tis: BTreeMap<TiPk, TrackedTi>,
     nodes: HashMap<(RunPk, TaskIdx), TiPk>,
+    /// Instances of members of mapped groups.
+    members: HashMap<(RunPk, TaskIdx, i32), TiPk>,
+    /// Instances of such members that were looked for, and are not there.
+    absent: HashSet<(RunPk, TaskIdx, i32)>,
+    /// Such members all of whose instances are here, or are made here.
+    whole: HashSet<(RunPk, TaskIdx)>,
+    /// Members whose instances have to be here before another one is split like them.
+    pub(super) wanted: Vec<(RunPk, TaskIdx)>,
+    /// Nodes that wait for those.
+    pub(super) again: Vec<TiPk>,
     pub(super) endings: VecDeque<Ended>,
     /// Downstream totals to raise: (run, mapped task, by how much).
     pub(super) widened: VecDeque<(RunPk, TaskIdx, i32)>,
@@ -110,6 +120,11 @@ impl WorkingSet {
             runs: BTreeMap::new(),
             tis: BTreeMap::new(),
             nodes: HashMap::new(),
+            members: HashMap::new(),
+            absent: HashSet::new(),
+            whole: HashSet::new(),
+            wanted: Vec::new(),
+            again: Vec::new(),
             endings: VecDeque::new(),
             widened: VecDeque::new(),
             skips: VecDeque::new(),
@@ -143,6 +158,9 @@ impl WorkingSet {
     pub fn add_ti(&mut self, row: TiRow) {
         if row.is_node() {
             self.nodes.insert((row.run, row.task_idx), row.pk);
+        } else if self.is_member(row.run, row.task_idx) {
+            let key = (row.run, row.task_idx, row.map_index);
+            self.members.insert(key, row.pk);
         }
         let (state, fence) = (row.state, row.fence);
         self.tis.entry(row.pk).or_insert(TrackedTi {
@@ -151,6 +169,41 @@ impl WorkingSet {
             fence,
             dirty: false,
         });
+    }
+
+    fn is_member(&self, run: RunPk, task_idx: TaskIdx) -> bool {
+        let task = self.plan_of(run).and_then(|plan| plan.task(task_idx));
+        task.is_some_and(|task| task.mapped_group.is_some())
+    }
+
+    /// What was asked for has been loaded, as far as it is there.
+    pub fn loaded(&mut self, missing: &Missing) {
+        for key in &missing.instances {
+            if !self.members.contains_key(key) {
+                self.absent.insert(*key);
+            }
+        }
+        self.whole.extend(&missing.tasks);
+    }
+
+    /// All instances of a mapped group's member are here, or made here.
+    pub fn is_whole(&self, run: RunPk, task_idx: TaskIdx) -> bool {
+        self.whole.contains(&(run, task_idx))
+    }
+
+    pub(super) fn made_whole(&mut self, run: RunPk, task_idx: TaskIdx) {
+        self.whole.insert((run, task_idx));
+    }
+
+    /// The instance of a mapped group's member, if it is here.
+    pub(super) fn member(&self, run: RunPk, task_idx: TaskIdx, map_index: i32) -> Option<TiPk> {
+        self.members.get(&(run, task_idx, map_index)).copied()
+    }
+
+    /// Whether it is known that there is such an instance, or that there is none.
+    pub(super) fn knows_member(&self, run: RunPk, task_idx: TaskIdx, map_index: i32) -> bool {
+        let key = (run, task_idx, map_index);
+        self.members.contains_key(&key) || self.absent.contains(&key)
     }
 
     pub fn has_node(&self, run: RunPk, task_idx: TaskIdx) -> bool {

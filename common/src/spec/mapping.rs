@@ -24,6 +24,29 @@ pub enum Mapping<'s> {
     Items(&'s ExpandSource),
 }
 
+/// What all tasks of a mapped group run over, item by item. At most one of the three is present.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MappedGroup {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expand: Option<BTreeMap<String, ExpandSource>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expand_zip: Option<BTreeMap<String, ExpandSource>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expand_kwargs: Option<ExpandSource>,
+}
+
+impl MappedGroup {
+    /// How it is mapped.
+    pub fn mapping(&self) -> Option<Mapping<'_>> {
+        Mapping::of(
+            self.expand.as_ref(),
+            self.expand_zip.as_ref(),
+            self.expand_kwargs.as_ref(),
+        )
+    }
+}
+
 impl<'s> Mapping<'s> {
     pub(super) fn of(
         expand: Option<&'s BTreeMap<String, ExpandSource>>,

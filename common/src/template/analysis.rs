@@ -4,7 +4,8 @@ use super::{TemplateError, bounds, env, env::environment};
 use crate::{
     row::RETURN_VALUE,
     spec::{
-        DataPhase, Decider, ExpandSource, HttpBody, HttpTask, SensorOn, SqlTask, TaskKind, TaskSpec,
+        DataPhase, Decider, ExpandSource, HttpBody, HttpTask, Mapping, SensorOn, SqlTask, TaskKind,
+        TaskSpec,
     },
 };
 use minijinja::machinery::parse;
@@ -84,11 +85,8 @@ pub fn task_references(task: &TaskSpec) -> Refs {
 /// and all of a task that waits without a worker.
 pub fn scheduling_references(task: &TaskSpec) -> Refs {
     let mut refs = references(&task.queue);
-    let lists = task.mapping().map(|mapping| mapping.sources());
-    for source in lists.into_iter().flatten() {
-        if let ExpandSource::Template(text) = source {
-            refs.merge(references(text));
-        }
+    if let Some(mapping) = task.mapping() {
+        refs.merge(mapping_references(mapping));
     }
     match task.kind.decider() {
         Some(Decider::Branch(branch)) => refs.merge(references(&branch.choose)),
@@ -112,6 +110,17 @@ pub fn scheduling_references(task: &TaskSpec) -> Refs {
         }
         TaskKind::Approval(approval) => approval.prompt.iter().for_each(|text| add(text)),
         _ => {}
+    }
+    refs
+}
+
+/// What the lists refer to that a task or a group is mapped over.
+pub fn mapping_references(mapping: Mapping<'_>) -> Refs {
+    let mut refs = Refs::default();
+    for source in mapping.sources() {
+        if let ExpandSource::Template(text) = source {
+            refs.merge(references(text));
+        }
     }
     refs
 }

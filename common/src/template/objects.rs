@@ -164,7 +164,7 @@ impl Object for TaskInstance {
                 Ok(value.map_or_else(|| default.clone(), json))
             };
             match &map_indexes {
-                None => one(None),
+                None => one(self.0.own_index(task)),
                 Some(index) if index.is_integer() => one(Some(i32::try_from(index.clone())?)),
                 Some(indexes) => indexes
                     .try_iter()?
@@ -176,6 +176,17 @@ impl Object for TaskInstance {
             Some(_) => pull(&task_ids),
             None => task_ids.try_iter()?.map(|task| pull(&task)).collect(),
         }
+    }
+}
+
+impl TemplateContext {
+    /// The index whose value a pull sees that names none: its own, of a member of the same mapped group.
+    fn own_index(&self, task: &str) -> Option<i32> {
+        let group = self.mapped_group.as_ref()?;
+        let is_member = task
+            .strip_prefix(group)
+            .is_some_and(|rest| rest.starts_with('.'));
+        (is_member && self.map_index >= 0).then_some(self.map_index)
     }
 }
 

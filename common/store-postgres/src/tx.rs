@@ -257,6 +257,13 @@ impl Tx for PgTx {
         task_instances::load_nodes(self, nodes).await
     }
 
+    async fn load_instances(
+        &mut self,
+        instances: &[(RunPk, TaskIdx, Option<i32>)],
+    ) -> StoreResult<Vec<TiRow>> {
+        task_instances::load_instances(self, instances).await
+    }
+
     async fn lock_and_load(
         &mut self,
         runs: &[RunPk],
@@ -382,6 +389,15 @@ impl Tx for PgTx {
         max: i64,
     ) -> StoreResult<Vec<UpstreamXcom>> {
         xcoms::refs(self, run, tasks, max).await
+    }
+
+    async fn xcom_refs_at(
+        &mut self,
+        run: RunPk,
+        tasks: &[TaskIdx],
+        map_indexes: &[i32],
+    ) -> StoreResult<Vec<UpstreamXcom>> {
+        xcoms::refs_at(self, run, tasks, map_indexes).await
     }
 
     async fn sealed(

@@ -204,6 +204,13 @@ impl Tx for SqliteTx {
         self.lease.session()?.load_nodes(nodes).await
     }
 
+    async fn load_instances(
+        &mut self,
+        instances: &[(RunPk, TaskIdx, Option<i32>)],
+    ) -> StoreResult<Vec<TiRow>> {
+        self.lease.session()?.load_instances(instances).await
+    }
+
     async fn load_unfinished(&mut self, run: RunPk) -> StoreResult<Vec<TiRow>> {
         self.lease.session()?.load_unfinished(run).await
     }
@@ -313,6 +320,16 @@ impl Tx for SqliteTx {
         max: i64,
     ) -> StoreResult<Vec<UpstreamXcom>> {
         self.lease.session()?.xcom_refs(run, tasks, max).await
+    }
+
+    async fn xcom_refs_at(
+        &mut self,
+        run: RunPk,
+        tasks: &[TaskIdx],
+        map_indexes: &[i32],
+    ) -> StoreResult<Vec<UpstreamXcom>> {
+        let session = self.lease.session()?;
+        session.xcom_refs_at(run, tasks, map_indexes).await
     }
 
     async fn sealed(

@@ -140,6 +140,13 @@ pub trait Tx: crate::WaitTx + Send {
     /// Nodes (`map_index` -1) of tasks in runs that the transaction has locked.
     async fn load_nodes(&mut self, nodes: &[(RunPk, TaskIdx)]) -> StoreResult<Vec<TiRow>>;
 
+    /// Instances of expanded tasks (`map_index` 0 and up), by run, task and index; without an index all of the task. Those
+    /// that do not exist are missing from the answer.
+    async fn load_instances(
+        &mut self,
+        instances: &[(RunPk, TaskIdx, Option<i32>)],
+    ) -> StoreResult<Vec<TiRow>>;
+
     /// [`Tx::lock_runs`] and [`Tx::load_tis`] in one go. The instances are as they are under the locks.
     async fn lock_and_load(
         &mut self,
@@ -251,6 +258,14 @@ pub trait Tx: crate::WaitTx + Send {
         run: RunPk,
         tasks: &[TaskIdx],
         max: i64,
+    ) -> StoreResult<Vec<UpstreamXcom>>;
+
+    /// The same of single indexes of expanded tasks.
+    async fn xcom_refs_at(
+        &mut self,
+        run: RunPk,
+        tasks: &[TaskIdx],
+        map_indexes: &[i32],
     ) -> StoreResult<Vec<UpstreamXcom>>;
 
     /// Ciphertexts of connections and variables by name; missing ones are missing.

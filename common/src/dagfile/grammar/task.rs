@@ -11,6 +11,29 @@ pub(crate) static TASK: Table = Table {
     exclusive: &[&["expand", "expand_kwargs", "expand_zip"]],
 };
 
+const EXPAND: Key = key(
+    "expand",
+    Ty::Expand,
+    "Runs once per item of a list (of several lists: per combination).",
+);
+const EXPAND_KWARGS: Key = key(
+    "expand_kwargs",
+    Ty::ExpandItems,
+    "Runs once per item of a list of mappings; each is the instance's map variables.",
+);
+const EXPAND_ZIP: Key = key(
+    "expand_zip",
+    Ty::Expand,
+    "Like expand, but the lists, equally long, go side by side.",
+);
+
+/// What makes a group a mapped one.
+pub(crate) static GROUP_MAPPING: Table = Table {
+    name: "a group",
+    keys: &[EXPAND, EXPAND_KWARGS, EXPAND_ZIP],
+    exclusive: TASK.exclusive,
+};
+
 pub(crate) static GROUP: Table = Table {
     name: "a group",
     keys: &[
@@ -25,6 +48,9 @@ pub(crate) static GROUP: Table = Table {
             Ty::DefaultArgs,
             "Task keys for all members that do not give them; before those of the DAG.",
         ),
+        EXPAND,
+        EXPAND_KWARGS,
+        EXPAND_ZIP,
     ],
     exclusive: &[],
 };
@@ -209,21 +235,9 @@ static KEYS: &[Key] = &[
     )
     .default("all_success")
     .inherited(),
-    key(
-        "expand",
-        Ty::Expand,
-        "Runs once per item of a list (of several lists: per combination).",
-    ),
-    key(
-        "expand_kwargs",
-        Ty::ExpandItems,
-        "Runs once per item of a list of mappings; each is the instance's map variables.",
-    ),
-    key(
-        "expand_zip",
-        Ty::Expand,
-        "Like expand, but the lists, equally long, go side by side.",
-    ),
+    EXPAND,
+    EXPAND_KWARGS,
+    EXPAND_ZIP,
     key(
         "map_index_template",
         Ty::Template,

@@ -18,6 +18,10 @@ fn task(i: usize) -> impl Strategy<Value = Value> {
         Just(json!({"noop": {}, "expand_zip": {"v": [1, 2], "w": ["a", {"b": 3}]}, "map_index_template": "{{ map.v }}"})),
         Just(json!({"shell": "{{ map.any }}", "expand_kwargs": "{{ [{'any': params.n}] }}"})),
         Just(json!({"shell": "{{ map.a }}", "expand_kwargs": [{"a": 1}, {"a": null}]})),
+        Just(json!({"group": {"expand": {"v": "{{ params.n }}", "w": [1]}, "tasks": {
+            "p": {"shell": "{{ map.v }}"},
+            "h": {"group": {"tasks": {"q": {"shell": "{{ map.w }} {{ ti.xcom_pull('p') }}"}}}, "depends_on": ["p"]},
+        }}})),
         Just(json!({"group": {"default_args": {"retries": 4}, "tasks": {"p": {"shell": "x"}, "q": {"empty": {}, "depends_on": ["p"]}}}})),
     ];
     let upstream = proptest::collection::vec(0..i.max(1), 0..3);

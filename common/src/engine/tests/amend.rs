@@ -311,7 +311,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn random_world(edges: &[bool], rules: &[usize], lists: &[usize]) -> World {
+/// With `group` 1 or 2, some of its tasks are members of a mapped group; its list is then given, or the first task's value.
+fn random_world(edges: &[bool], rules: &[usize], lists: &[usize], group: usize) -> World {
     let n = rules.len();
     let id = |i: usize| format!("t{i}");
     let tasks = (0..n)
@@ -324,7 +325,9 @@ fn random_world(edges: &[bool], rules: &[usize], lists: &[usize]) -> World {
             let (rule, _) = crate::trigger_rule::TriggerRule::ALL[rules[i] % 12];
             let mut more =
                 json!({"trigger_rule": rule, "retries": rules[i] % 2, "retry_delay": "1s"});
-            if lists[i] > 0 && i > 0 {
+            if group > 0 && i > 0 && lists[i] % 2 == 1 {
+                more["mapped_group"] = json!("g");
+            } else if lists[i] > 0 && i > 0 {
                 more["expand"] = match lists[i] % 2 {
                     0 => json!({"x": format!("{{{{ ti.xcom_pull('t{}') }}}}", i - 1)}),
                     _ => json!({"x": (0..lists[i] % 4).collect::<Vec<_>>()}),
@@ -333,7 +336,15 @@ fn random_world(edges: &[bool], rules: &[usize], lists: &[usize]) -> World {
             task(&id(i), &ups, more)
         })
         .collect();
-    World::new(tasks)
+    let lists = match group {
+        0 => return World::new(tasks),
+        1 => json!([1, 2, 3]),
+        _ => json!("{{ ti.xcom_pull('t0') }}"),
+    };
+    World::new_with(
+        tasks,
+        json!({"mapped_groups": {"g": {"expand": {"y": lists}}}}),
+    )
 }
 
 proptest! {
@@ -345,9 +356,10 @@ proptest! {
         edges in proptest::collection::vec(any::<bool>(), 1..36),
         rules in proptest::collection::vec(any::<usize>(), 1..6),
         lists in proptest::collection::vec(0..5usize, 6),
+        group in 0..3usize,
         steps in proptest::collection::vec(step(), 0..80),
     ) {
-        let mut world = random_world(&edges, &rules, &lists);
+        let mut world = random_world(&edges, &rules, &lists, group);
         for (at, step) in steps.iter().enumerate() {
             walk(&mut world, step, at);
         }

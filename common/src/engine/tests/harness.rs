@@ -3,7 +3,7 @@
 
 use crate::{
     engine::{
-        Command, ComposeError, Plan, WorkingSet, close, compose, decide_again, dispatch,
+        Command, ComposeError, Missing, Plan, WorkingSet, close, compose, decide_again, dispatch,
         dispatch_limits, render, settle, start_run, stop_rest, take_to_render,
     },
     ids::{RunPk, TaskIdx, TiPk, UNMAPPED, VersionPk},
@@ -99,6 +99,22 @@ impl World {
     pub(super) fn new(tasks: Vec<Value>) -> Self {
         let spec: DagSpec = serde_json::from_value(json!({"dag_id": "d", "tasks": tasks})).unwrap();
         Self::of(spec, 1)
+    }
+
+    /// A started run of a DAG of these tasks, with more keys.
+    pub(super) fn started_with(tasks: Vec<Value>, more: Value) -> Self {
+        let mut world = Self::new_with(tasks, more);
+        world.start();
+        world
+    }
+
+    /// The same, not started.
+    pub(super) fn new_with(tasks: Vec<Value>, more: Value) -> Self {
+        let mut dag = json!({"dag_id": "d", "tasks": tasks});
+        if let (Value::Object(dag), Value::Object(more)) = (&mut dag, more) {
+            dag.extend(more);
+        }
+        Self::of(serde_json::from_value(dag).unwrap(), 1)
     }
 
     /// The same, started.
@@ -427,9 +443,12 @@ impl World {
             let missing = settle(ws);
             if !missing.is_empty() {
                 self.loads += 1;
-                self.work.loads += 1;
-                self.work.nodes_loaded += missing.len();
-                for (run, idx) in missing {
+                let groups = |run: RunPk| !self.plans[&run].spec.mapped_groups.is_empty();
+                if !ws.run_keys().into_iter().any(groups) {
+                    self.work.loads += 1;
+                    self.work.nodes_loaded += missing.nodes.len();
+                }
+                for &(run, idx) in &missing.nodes {
                     let of_task = &self.by_task[&(run, idx)];
                     let node = of_task.iter().map(|ti| &self.tis[ti]);
                     let node = node.clone().find(|row| row.is_node()).unwrap();
@@ -437,6 +456,7 @@ impl World {
                     ws.add_ti(node.clone());
                     assert!(ws.has_node(run, idx));
                 }
+                self.load_members(ws, &missing);
                 continue;
             }
             if !ws.to_stop.is_empty() {
@@ -477,6 +497,28 @@ impl World {
         for ti in &self.by_task[&(node.run, node.task_idx)] {
             ws.add_ti(self.tis[ti].clone());
         }
+    }
+
+    fn load_members(&mut self, ws: &mut WorkingSet, missing: &Missing) {
+        if missing.instances.is_empty() && missing.tasks.is_empty() {
+            return;
+        }
+        self.insert_expanded(ws);
+        let single = missing.instances.iter();
+        let single = single.map(|(run, idx, index)| ((*run, *idx), Some(*index)));
+        let whole = missing.tasks.iter().map(|task| (*task, None));
+        for ((run, idx), index) in single.chain(whole) {
+            if ws.is_whole(run, idx) {
+                continue;
+            }
+            for ti in self.by_task.get(&(run, idx)).into_iter().flatten() {
+                let row = &self.tis[ti];
+                if !row.is_node() && index.is_none_or(|index| index == row.map_index) {
+                    ws.add_ti(row.clone());
+                }
+            }
+        }
+        ws.loaded(missing);
     }
 
     fn keep_xcoms(&mut self, ws: &mut WorkingSet) {

@@ -240,6 +240,29 @@ pub(super) async fn load_nodes(
     decode(&tx.all(statement).await?)
 }
 
+pub(super) async fn load_instances(
+    tx: &mut PgTx,
+    instances: &[(RunPk, TaskIdx, Option<i32>)],
+) -> StoreResult<Vec<TiRow>> {
+    // As a range, one index or all are the same look into the unique index.
+    const SQL: &str = concat!(
+        "SELECT ",
+        ti_columns!(),
+        " FROM (SELECT DISTINCT k.run_pk, k.task_idx, k.map_index
+                FROM unnest($1::bigint[], $2::integer[], $3::integer[]) AS k (run_pk, task_idx, map_index)) k
+          JOIN task_instances t ON t.run_pk = k.run_pk AND t.task_idx = k.task_idx
+           AND t.map_index BETWEEN COALESCE(k.map_index, 0) AND COALESCE(k.map_index, 2147483647)"
+    );
+    if instances.is_empty() {
+        return Ok(Vec::new());
+    }
+    let statement = query(SQL)
+        .bind(column(instances, |(run, ..)| run.0))
+        .bind(column(instances, |(_, task, _)| *task))
+        .bind(column(instances, |(.., index)| *index));
+    decode(&tx.all(statement).await?)
+}
+
 pub(super) async fn load_unfinished(tx: &mut PgTx, run: RunPk) -> StoreResult<Vec<TiRow>> {
     const SQL: &str = concat!(
         "SELECT ",

@@ -11,7 +11,7 @@ use gristmill_common::{
     row::{XcomRow, XcomValue},
 };
 use gristmill_store::{StoreResult, UpstreamXcom};
-use sqlx::query;
+use sqlx::{postgres::PgRow, query};
 use std::collections::BTreeMap;
 
 pub(super) const PUT: &str = "
@@ -101,17 +101,30 @@ pub(super) async fn refs(
         .bind(run.0)
         .bind(tasks)
         .bind(max.saturating_add(1));
-    let rows = tx.all(statement).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(UpstreamXcom {
-                task_idx: get(row, "task_idx")?,
-                map_index: get(row, "map_index")?,
-                ti: TiPk(get(row, "ti_pk")?),
-                fence: Fence(get(row, "fence")?),
-                key: get(row, "key")?,
-                object: get(row, "object_key")?,
-            })
-        })
-        .collect()
+    tx.all(statement).await?.iter().map(upstream).collect()
+}
+
+pub(super) async fn refs_at(
+    tx: &mut PgTx,
+    run: RunPk,
+    tasks: &[TaskIdx],
+    map_indexes: &[i32],
+) -> StoreResult<Vec<UpstreamXcom>> {
+    const SQL: &str = "
+        SELECT task_idx, map_index, ti_pk, fence, key, object_key FROM xcoms
+        WHERE run_pk = $1 AND task_idx = ANY ($2) AND map_index = ANY ($3)
+        ORDER BY task_idx, map_index, key";
+    let statement = query(SQL).bind(run.0).bind(tasks).bind(map_indexes);
+    tx.all(statement).await?.iter().map(upstream).collect()
+}
+
+fn upstream(row: &PgRow) -> StoreResult<UpstreamXcom> {
+    Ok(UpstreamXcom {
+        task_idx: get(row, "task_idx")?,
+        map_index: get(row, "map_index")?,
+        ti: TiPk(get(row, "ti_pk")?),
+        fence: Fence(get(row, "fence")?),
+        key: get(row, "key")?,
+        object: get(row, "object_key")?,
+    })
 }

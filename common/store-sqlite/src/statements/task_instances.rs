@@ -351,6 +351,26 @@ impl Session {
         self.ti_rows(SQL, args![encode(&nodes)?]).await
     }
 
+    pub(crate) async fn load_instances(
+        &mut self,
+        instances: &[(RunPk, TaskIdx, Option<i32>)],
+    ) -> StoreResult<Vec<TiRow>> {
+        // As a range, one index or all are the same look into the unique index.
+        const SQL: &str = concat!(
+            "SELECT ",
+            ti_row!(),
+            " FROM jsonb_each(?1) AS k CROSS JOIN task_instances AS t
+                ON t.run = k.value ->> 0 AND t.task_idx = k.value ->> 1
+               AND t.map_index BETWEEN coalesce(k.value ->> 2, 0) AND coalesce(k.value ->> 2, 2147483647)
+              ORDER BY t.pk"
+        );
+        if instances.is_empty() {
+            return Ok(Vec::new());
+        }
+        let instances: BTreeSet<_> = instances.iter().collect();
+        self.ti_rows(SQL, args![encode(&instances)?]).await
+    }
+
     pub(crate) async fn load_unfinished(&mut self, run: RunPk) -> StoreResult<Vec<TiRow>> {
         const SQL: &str = concat!(
             "SELECT ",

@@ -57,6 +57,19 @@ impl TryFrom<Record> for XcomRow {
     }
 }
 
+type RefRecord = (TaskIdx, i32, TiPk, Fence, String, Option<String>);
+
+fn upstream((task_idx, map_index, ti, fence, key, object): RefRecord) -> UpstreamXcom {
+    UpstreamXcom {
+        task_idx,
+        map_index,
+        ti,
+        fence,
+        key,
+        object,
+    }
+}
+
 impl Session {
     pub(crate) async fn put_xcoms(&mut self, xcoms: &[XcomRow]) -> StoreResult<()> {
         const SQL: &str = "
@@ -134,22 +147,25 @@ impl Session {
             SELECT json_array(task_idx, map_index, ti, fence, key, object) FROM xcoms
             WHERE run = ?1 AND task_idx IN (SELECT value FROM jsonb_each(?2))
             ORDER BY task_idx, map_index, key LIMIT ?3";
-        let rows: Vec<(TaskIdx, i32, TiPk, Fence, String, Option<String>)> = self
-            .rows(SQL, args![run.0, encode(tasks)?, max.saturating_add(1)])
-            .await?;
-        Ok(rows
-            .into_iter()
-            .map(
-                |(task_idx, map_index, ti, fence, key, object)| UpstreamXcom {
-                    task_idx,
-                    map_index,
-                    ti,
-                    fence,
-                    key,
-                    object,
-                },
-            )
-            .collect())
+        let args = args![run.0, encode(tasks)?, max.saturating_add(1)];
+        let rows: Vec<RefRecord> = self.rows(SQL, args).await?;
+        Ok(rows.into_iter().map(upstream).collect())
+    }
+
+    pub(crate) async fn xcom_refs_at(
+        &mut self,
+        run: RunPk,
+        tasks: &[TaskIdx],
+        map_indexes: &[i32],
+    ) -> StoreResult<Vec<UpstreamXcom>> {
+        const SQL: &str = "
+            SELECT json_array(task_idx, map_index, ti, fence, key, object) FROM xcoms
+            WHERE run = ?1 AND task_idx IN (SELECT value FROM jsonb_each(?2))
+                AND map_index IN (SELECT value FROM jsonb_each(?3))
+            ORDER BY task_idx, map_index, key";
+        let args = args![run.0, encode(tasks)?, encode(map_indexes)?];
+        let rows: Vec<RefRecord> = self.rows(SQL, args).await?;
+        Ok(rows.into_iter().map(upstream).collect())
     }
 
     pub(crate) async fn xcoms(

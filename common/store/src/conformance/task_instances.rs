@@ -278,6 +278,20 @@ pub async fn nodes_and_unfinished_are_loaded<B: Backend>(store: B) {
         .collect();
     nodes.sort();
     assert_eq!(nodes, [keys[1], keys[4], of_other[0]]);
+    // Of an expanded task one instance, or all; the node is none of them.
+    for (wanted, found) in [
+        (&[(run, 1, Some(1))][..], &keys[3..4]),
+        (
+            &[(run, 1, None), (run, 1, Some(0)), (run, 0, None)],
+            &keys[2..4],
+        ),
+        (&[(run, 1, Some(7)), (other, 1, None)], &[]),
+        (&[], &[]),
+    ] {
+        let rows = tx.load_instances(wanted).await.unwrap();
+        let rows: std::collections::BTreeSet<TiPk> = rows.iter().map(|ti| ti.pk).collect();
+        assert_eq!(rows.into_iter().collect::<Vec<_>>(), found, "{wanted:?}");
+    }
     let mut unfinished: Vec<TiPk> = tx
         .load_unfinished(run)
         .await

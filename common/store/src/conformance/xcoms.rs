@@ -170,6 +170,9 @@ pub async fn references_tell_of_more<B: Backend>(store: B) {
         "one more than asked tells that there are more"
     );
     assert_eq!(tx.xcom_refs(run, &[1], 10).await.unwrap(), []);
+    let at = tx.xcom_refs_at(run, &[0, 1], &[1, 2, 9]).await.unwrap();
+    assert_eq!(at, refs[1..]);
+    assert_eq!(tx.xcom_refs_at(run, &[0], &[]).await.unwrap(), []);
 }
 
 pub async fn sealed_secrets_are_found<B: Backend>(store: B) {

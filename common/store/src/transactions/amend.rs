@@ -10,7 +10,10 @@ use crate::{
     store::{Amend, Amended, Change, DispatchContext},
 };
 use gristmill_common::{
-    engine::{AmendError, DECISION_KEY, Picked, Plan, Selection, Wish, WorkingSet, decision_skips},
+    engine::{
+        AmendError, DECISION_KEY, Picked, Plan, Selection, Wish, WorkingSet, decision_skips,
+        is_picked,
+    },
     ids::{RunPk, TaskIdx, TiPk},
     row::{TiRow, XcomValue},
     state::{RunState, TaskState},
@@ -124,8 +127,10 @@ async fn targets<T: Tx>(
     }
     if matches!(wish, Wish::Mark(_)) && !targets.is_empty() {
         // What failed for the sake of what is marked is decided anew.
-        let below: Vec<TaskIdx> = selection.below(plan).into_iter().collect();
-        for row in tx.load_tasks(request.run, &below, &FAILED).await? {
+        let below = selection.below(plan);
+        let tasks: Vec<TaskIdx> = below.keys().copied().collect();
+        let failed = tx.load_tasks(request.run, &tasks, &FAILED).await?;
+        for row in failed.into_iter().filter(|row| is_picked(&below, row)) {
             targets.push((row.pk, Wish::Clear));
             ws.add_ti(row);
         }

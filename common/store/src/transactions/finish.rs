@@ -8,9 +8,9 @@ use crate::{
     store::{Applied, DispatchContext, EndedRun},
 };
 use gristmill_common::{
-    engine::{self, Command, ComposeError, WorkingSet, XcomPull},
+    engine::{self, Command, ComposeError, Missing, WorkingSet, XcomPull},
     fault,
-    ids::{Dispatch, RunPk, TiPk},
+    ids::{Dispatch, RunPk, TaskIdx, TiPk},
     message::{Ending, Finished, MAX_XCOM_REFS, Sealed},
     row::{OutboxRow, RETURN_VALUE, RunType, TiRow, XcomValue},
     spec::{TaskKind, TaskSpec},
@@ -46,7 +46,7 @@ pub(super) async fn finish<T: Tx>(
     context: &DispatchContext,
 ) -> StoreResult<Applied> {
     let mut updates = Vec::new();
-    settle(tx, &mut ws, &context.plans).await?;
+    settle(tx, &mut ws, &mut updates, &context.plans).await?;
     insert_expanded(tx, &mut ws, &mut updates).await?;
     let fair = matches!(candidates, Candidates::Own);
     let mut ready = match candidates {
@@ -70,7 +70,7 @@ pub(super) async fn finish<T: Tx>(
         undeliverable,
     } = dispatch(tx, &mut ws, &ready, asks && !own_wait, context).await?;
     // A message that could not be made ended its instance: that has consequences too.
-    settle(tx, &mut ws, &context.plans).await?;
+    settle(tx, &mut ws, &mut updates, &context.plans).await?;
     insert_expanded(tx, &mut ws, &mut updates).await?;
     let others_wait =
         write(tx, &ws, &outbox, published, ask_again, &mut updates).await? || others_wait;
@@ -140,16 +140,21 @@ fn out_dispatch(row: &TiRow) -> OutDispatch {
     }
 }
 
-/// Settles; on the way mapped tasks are expanded, branches decided, and earlier runs looked at.
-async fn settle<T: Tx>(tx: &mut T, ws: &mut WorkingSet, plans: &PlanCache) -> StoreResult<()> {
+/// Settles; on the way mapped tasks are expanded, branches decided, and earlier runs looked at. What updates assets by it is added
+/// to `updates`.
+async fn settle<T: Tx>(
+    tx: &mut T,
+    ws: &mut WorkingSet,
+    updates: &mut Vec<NewAssetEvent>,
+    plans: &PlanCache,
+) -> StoreResult<()> {
     loop {
         stop(tx, ws).await?;
         let missing = engine::settle(ws);
         if !missing.is_empty() {
-            for row in tx.load_nodes(&missing).await? {
-                ws.add_ti(row);
-            }
-            let absent = missing.iter().find(|(run, idx)| !ws.has_node(*run, *idx));
+            load(tx, ws, &missing, updates).await?;
+            let mut nodes = missing.nodes.iter();
+            let absent = nodes.find(|(run, idx)| !ws.has_node(*run, *idx));
             if let Some((run, idx)) = absent {
                 return Err(StoreError::Corrupt(format!(
                     "run {run} has no node for task {idx}"
@@ -198,6 +203,39 @@ async fn stop<T: Tx>(tx: &mut T, ws: &mut WorkingSet) -> StoreResult<()> {
         }
         engine::stop_rest(ws, run);
     }
+    Ok(())
+}
+
+/// Loads what the set needs to settle. Of a mapped group's instances some may have been made in this very transaction: they
+/// get their keys first.
+async fn load<T: Tx>(
+    tx: &mut T,
+    ws: &mut WorkingSet,
+    missing: &Missing,
+    updates: &mut Vec<NewAssetEvent>,
+) -> StoreResult<()> {
+    if !missing.nodes.is_empty() {
+        for row in tx.load_nodes(&missing.nodes).await? {
+            ws.add_ti(row);
+        }
+    }
+    if !missing.instances.is_empty() || !missing.tasks.is_empty() {
+        insert_expanded(tx, ws, updates).await?;
+    }
+    let single = missing.instances.iter();
+    let single = single.filter(|(run, idx, _)| !ws.is_whole(*run, *idx));
+    let single = single.map(|(run, idx, index)| (*run, *idx, Some(*index)));
+    let whole = missing.tasks.iter();
+    let whole = whole.filter(|(run, idx)| !ws.is_whole(*run, *idx));
+    let wanted: Vec<_> = single
+        .chain(whole.map(|(run, idx)| (*run, *idx, None)))
+        .collect();
+    if !wanted.is_empty() {
+        for row in tx.load_instances(&wanted).await? {
+            ws.add_ti(row);
+        }
+    }
+    ws.loaded(missing);
     Ok(())
 }
 
@@ -369,7 +407,7 @@ async fn compose<T: Tx>(
             continue;
         };
         if let std::collections::hash_map::Entry::Vacant(entry) = refs.entry((run, idx)) {
-            entry.insert(pulled_refs(tx, ws, ti).await?);
+            entry.insert(pulled_refs(tx, ws, ti, out).await?);
         }
         if let std::collections::hash_map::Entry::Vacant(entry) = secrets.entry((run, idx)) {
             entry.insert(sealed(tx, ws, ti).await?);
@@ -411,20 +449,35 @@ async fn pulled_refs<T: Tx>(
     tx: &mut T,
     ws: &mut WorkingSet,
     ti: TiPk,
+    out: &[TiPk],
 ) -> StoreResult<Vec<XcomPull>> {
-    let Some(row) = ws.ti(ti) else {
+    let Some((run, idx)) = ws.ti(ti).map(|row| (row.run, row.task_idx)) else {
         return Ok(Vec::new());
     };
-    let tasks = ws
-        .plan_of(row.run)
-        .and_then(|plan| Some(plan.pulled_tasks(row.task_idx, plan.refs(row.task_idx)?)))
-        .unwrap_or_default();
-    if tasks.is_empty() {
+    let Some(plan) = ws.plan_of(run).cloned() else {
+        return Ok(Vec::new());
+    };
+    let refs = plan.refs(idx);
+    let tasks = refs.map(|refs| plan.pulled_tasks(idx, refs));
+    // Of members of the same mapped group only the values of the same index.
+    let (mates, tasks): (Vec<TaskIdx>, Vec<TaskIdx>) = tasks
+        .unwrap_or_default()
+        .into_iter()
+        .partition(|task| plan.share_map(idx, *task));
+    if mates.is_empty() && tasks.is_empty() {
         return Ok(Vec::new());
     }
-    let run = row.run;
     write_xcoms(tx, ws).await?;
-    let rows = tx.xcom_refs(run, &tasks, MAX_XCOM_REFS as i64).await?;
+    let mut rows = Vec::new();
+    if !tasks.is_empty() {
+        rows = tx.xcom_refs(run, &tasks, MAX_XCOM_REFS as i64).await?;
+    }
+    if !mates.is_empty() {
+        let of_task = out.iter().filter_map(|ti| ws.ti(*ti));
+        let of_task = of_task.filter(|row| (row.run, row.task_idx) == (run, idx));
+        let indexes: Vec<i32> = of_task.map(|row| row.map_index).collect();
+        rows.extend(tx.xcom_refs_at(run, &mates, &indexes).await?);
+    }
     Ok(rows
         .into_iter()
         .map(|x| XcomPull {
@@ -465,6 +518,9 @@ pub(super) async fn pulled_values<T: Tx>(
     let Some((run, task_idx)) = ws.ti(node).map(|row| (row.run, row.task_idx)) else {
         return Ok(pulled);
     };
+    if engine::follows_its_group(ws, node) {
+        return Ok(pulled);
+    }
     let Some(plan) = ws.plan_of(run).cloned() else {
         return Ok(pulled);
     };

@@ -2,7 +2,7 @@
 
 use super::{Outcome, RUN, World};
 use crate::{
-    engine::{AmendError, Amended, Selection, Tally, Wish},
+    engine::{AmendError, Amended, Selection, Tally, Wish, is_picked},
     ids::{RunPk, TiPk},
     row::TiRow,
     state::TaskState,
@@ -33,7 +33,7 @@ impl World {
         if let Wish::Mark(_) = wish {
             let below = selection.below(&plan);
             let failed = |row: &&TiRow| {
-                below.contains(&row.task_idx)
+                is_picked(&below, row)
                     && row.is_visible()
                     && matches!(row.state, TaskState::Failed | TaskState::UpstreamFailed)
             };

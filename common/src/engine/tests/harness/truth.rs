@@ -128,6 +128,15 @@ impl World {
         }
     }
 
+    /// What a row in a mapped group hears of another member: its own index, or the node, which has not ended once it is split.
+    fn mate(&self, row: &TiRow, of: TaskIdx) -> Vec<&TiRow> {
+        let rows = self.by_task[&(row.run, of)].iter().map(|ti| &self.tis[ti]);
+        let own = rows.clone().find(|mate| mate.map_index == row.map_index);
+        own.or_else(|| rows.clone().find(|mate| mate.is_node()))
+            .into_iter()
+            .collect()
+    }
+
     fn check_row(&self, row: &TiRow) {
         assert_eq!(row.occupies, row.state.is_dispatched(), "{row:?}");
         assert_eq!(row.claim_by.is_some(), row.state.is_dispatched(), "{row:?}");
@@ -172,14 +181,26 @@ impl World {
             let there = of_task.iter().filter(|row| !row.is_node()).count() as i32;
             assert_eq!(row.expanded_len, Some(there), "of {mapped}: {row:?}");
         }
-        if !row.is_undecided() {
+        let plan = self.plan(row.run);
+        let is_split = |row: &TiRow| {
+            let mut rows = self.by_task[&(row.run, row.task_idx)].iter();
+            let node = rows.find(|ti| self.tis[ti].is_node()).unwrap();
+            !self.tis[node].is_undecided()
+        };
+        let waits_by_itself = !row.is_node()
+            && row.state == TaskState::None
+            && plan.is_in_group(row.task_idx)
+            && is_split(row);
+        if !row.is_undecided() && !waits_by_itself {
             return;
         }
-        // The counters of a node that still waits are exact.
-        let plan = self.plan(row.run);
+        // The counters of what still waits are exact.
         let instances = |tasks: &[TaskIdx]| -> Vec<&TiRow> {
-            let tasks = tasks.iter();
-            tasks.flat_map(|up| self.instances(row.run, *up)).collect()
+            let heard = |up: &TaskIdx| match plan.share_map(row.task_idx, *up) {
+                true => self.mate(row, *up),
+                false => self.instances(row.run, *up),
+            };
+            tasks.iter().flat_map(heard).collect()
         };
         let mut upstreams = instances(plan.graph.upstream(row.task_idx));
         let indirect = instances(plan.graph.indirect_upstream(row.task_idx));

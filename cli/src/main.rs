@@ -50,7 +50,10 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     let runtime = match &cli.command {
-        Top::Role(_) => Builder::new_multi_thread().enable_all().build(),
+        Top::Role(_) => {
+            roles::share_memory();
+            Builder::new_multi_thread().enable_all().build()
+        }
         Top::Client(_) => Builder::new_current_thread().enable_all().build(),
     };
     let runtime = match runtime {

@@ -16,6 +16,7 @@ mod worker;
 
 pub(crate) use api::ApiArgs;
 pub(crate) use healthcheck::HealthcheckArgs;
+pub(crate) use memory::share as share_memory;
 pub(crate) use migrate::MigrateArgs;
 pub(crate) use scheduler::SchedulerArgs;
 pub(crate) use standalone::{AT, StandaloneArgs};

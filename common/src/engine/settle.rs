@@ -167,7 +167,9 @@ fn missing(ws: &mut WorkingSet) -> Missing {
     for row in ws.again.iter().filter_map(|ti| ws.ti(*ti)) {
         let plan = ws.plan_of(row.run);
         let mates = plan.map_or(&[][..], |plan| plan.mates_above(row.task_idx));
-        let absent = mates.iter().filter(|mate| ws.node(row.run, **mate).is_none());
+        let absent = mates
+            .iter()
+            .filter(|mate| ws.node(row.run, **mate).is_none());
         missing.nodes.extend(absent.map(|mate| (row.run, *mate)));
     }
     missing.nodes.sort_unstable();

@@ -2,14 +2,18 @@
 //!
 //! `<digest>/` is a bundle, read-only; it appears by a rename, so whoever sees it sees all of it. `<digest>.lock` holds
 //! its size and is locked shared by everyone who uses the bundle, exclusively by who evicts it; its time of change is
-//! the last use. The kernel drops the locks of a process that dies.
+//! the last use, to the minute. The kernel drops the locks of a process that dies.
+//!
+//! A process holds on to the bundles that it used last, so that the next task of the same version asks the file system
+//! for next to nothing. Before it evicts, it lets go of those that no task uses.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Mutex;
 
@@ -19,6 +23,10 @@ use crate::ObjectStore;
 
 /// What a crash left half done is removed after this.
 const STALE: Duration = Duration::from_secs(3600);
+/// The time of the last use is noted this often.
+const NOTE_EVERY: Duration = Duration::from_secs(60);
+/// Bundles that a process holds on to while no task uses them.
+const AT_HAND: usize = 16;
 
 /// How much a cache keeps of what is not in use.
 #[derive(Debug, Clone, Copy)]
@@ -45,19 +53,59 @@ pub struct BundleCache {
     limits: CacheLimits,
     /// One download at a time: a burst of tasks of one new version fetches it once.
     download: Arc<Mutex<()>>,
+    at_hand: Arc<Lock<AtHand>>,
 }
 
 /// A bundle in use: it is not evicted while this lives. Hold it for as long as the task's processes live.
 #[derive(Debug)]
-pub struct Bundle {
+pub struct Bundle(Arc<Held>);
+
+/// A bundle and the shared lock on it.
+#[derive(Debug)]
+struct Held {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Bundle {
     /// The unpacked, read-only folder.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
+    }
+}
+
+/// The bundles that this process used last, each with the time when that was noted.
+#[derive(Debug, Default)]
+struct AtHand(HashMap<Digest, (Arc<Held>, Instant)>);
+
+impl AtHand {
+    fn get(&mut self, digest: &Digest) -> Option<Arc<Held>> {
+        let (held, noted) = self.0.get_mut(digest)?;
+        // Nobody of ours removes what is locked; somebody with a shell may.
+        if !held.path.is_dir() {
+            self.0.remove(digest);
+            return None;
+        }
+        if noted.elapsed() > NOTE_EVERY {
+            *noted = Instant::now();
+            // Best effort: it only orders evictions.
+            let _ = held.lock.set_modified(SystemTime::now());
+        }
+        Some(Arc::clone(held))
+    }
+
+    fn put(&mut self, digest: Digest, held: &Arc<Held>) {
+        if self.0.len() >= AT_HAND {
+            self.let_go();
+        }
+        if self.0.len() < AT_HAND {
+            self.0.insert(digest, (Arc::clone(held), Instant::now()));
+        }
+    }
+
+    /// Gives up the locks of those that no task uses.
+    fn let_go(&mut self) {
+        self.0.retain(|_, (held, _)| Arc::strong_count(held) > 1);
     }
 }
 
@@ -68,27 +116,47 @@ impl BundleCache {
             dir: dir.into(),
             limits,
             download: Arc::default(),
+            at_hand: Arc::default(),
         }
+    }
+
+    fn at_hand(&self) -> std::sync::MutexGuard<'_, AtHand> {
+        self.at_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The unpacked bundle, fetched and verified if it is not here yet.
     pub async fn fetch(&self, store: &ObjectStore, digest: &Digest) -> Result<Bundle, BundleError> {
-        let (dir, digest) = (self.dir.clone(), *digest);
-        let open = move || lock_shared(&dir, &digest);
-        let (lock, path) = blocking(open).await?;
-        if path.is_dir() {
-            return Ok(Bundle { path, _lock: lock });
+        if let Some(held) = self.at_hand().get(digest) {
+            return Ok(Bundle(held));
         }
+        let (dir, digest) = (self.dir.clone(), *digest);
+        let (lock, path) = blocking(move || lock_shared(&dir, &digest)).await?;
+        let mut held = Held { path, lock };
+        if !held.path.is_dir() {
+            held = self.download(store, digest, held).await?;
+        }
+        let held = Arc::new(held);
+        self.at_hand().put(digest, &held);
+        Ok(Bundle(held))
+    }
+
+    async fn download(
+        &self,
+        store: &ObjectStore,
+        digest: Digest,
+        held: Held,
+    ) -> Result<Held, BundleError> {
         let _turn = self.download.lock().await;
-        if path.is_dir() {
-            return Ok(Bundle { path, _lock: lock });
+        if held.path.is_dir() {
+            return Ok(held);
         }
         let archive = store.get(&digest.key()).await?;
+        self.at_hand().let_go();
         let (dir, limits) = (self.dir.clone(), self.limits);
         blocking(move || {
-            install(&dir, &path, &archive, &digest, &lock)?;
+            install(&dir, &held.path, &archive, &digest, &held.lock)?;
             evict(&dir, limits).map_err(BundleError::io(&dir))?;
-            Ok(Bundle { path, _lock: lock })
+            Ok(held)
         })
         .await
     }

@@ -224,6 +224,23 @@ async fn the_cache_drops_what_is_unused_and_keeps_what_is() {
     cache.cache.fetch(&bed.store, &digests[1]).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_bundle_at_hand_that_somebody_removed_is_fetched_again() {
+    let bed = local();
+    let cache = cache(CacheLimits::default());
+    let dir = tempdir().unwrap();
+    write(dir.path(), "n", "1");
+    let digest = store_bundle(&bed.store, dir.path()).await.unwrap();
+    let first = cache.cache.fetch(&bed.store, &digest).await.unwrap();
+    let path = first.path().to_owned();
+    let again = cache.cache.fetch(&bed.store, &digest).await.unwrap();
+    assert_eq!(again.path(), path);
+    drop((first, again));
+    fs::rename(&path, cache.dir.path().join("removed")).unwrap();
+    let anew = cache.cache.fetch(&bed.store, &digest).await.unwrap();
+    assert_eq!(fs::read_to_string(anew.path().join("n")).unwrap(), "1");
+}
+
 /// Stores an archive under the digest of its content, as an attacker with access to the store could.
 async fn store_archive(
     store: &ObjectStore,

@@ -9,7 +9,7 @@ use gristmill_common::{
     limit::{LimitKey, LimitRow},
     retry::MAX_INFRA_LOSSES,
     row::{RunRow, TiRow},
-    spec::TaskSpec,
+    spec::{Strategy, TaskSpec},
     state::{RunState, TaskState},
 };
 use serde_json::{Value, json};
@@ -54,9 +54,12 @@ pub(crate) struct Facts {
     pub(crate) runs_limit: Option<LimitRow>,
     /// The limit that its run shares with others of the same key (`concurrency`).
     pub(crate) run_key: Option<LimitRow>,
+    /// With what waits in it, if that counts.
     pub(crate) pool: Option<LimitRow>,
     pub(crate) task_limit: Option<LimitRow>,
     pub(crate) task_in_run_limit: Option<LimitRow>,
+    /// How many hold the key that it shares (`concurrency` of the task).
+    pub(crate) key_used: i64,
     pub(crate) queue: Option<LimitRow>,
     /// What the whole deployment may have active (absent: no limit), and has.
     pub(crate) parallelism: (Option<i64>, i64),
@@ -74,6 +77,52 @@ pub(crate) struct Facts {
 
 /// A scheduler that was silent for this long is probably dead.
 const SCHEDULER_SILENCE: chrono::TimeDelta = chrono::TimeDelta::seconds(30);
+
+/// Every kind of reason: docs/explain.md tells of each.
+#[cfg(test)]
+const KINDS: [&str; 41] = [
+    "dag_paused",
+    "run_after",
+    "max_active_runs",
+    "backfill_paused",
+    "backfill_max_active_runs",
+    "concurrency",
+    "run_stopping",
+    "ready",
+    "no_scheduler",
+    "upstream",
+    "depends_on_past",
+    "pool_missing",
+    "pool_full",
+    "max_active_tasks",
+    "max_active_tis_per_dag",
+    "max_active_tis_per_dagrun",
+    "task_concurrency",
+    "parallelism",
+    "queue_paused",
+    "queue_backlog",
+    "rate_limit",
+    "presence_away",
+    "no_worker",
+    "in_broker",
+    "outbox",
+    "claimed",
+    "running",
+    "worker_lost",
+    "restarting",
+    "retry_due",
+    "sensor_poke",
+    "sensor_time",
+    "sensor_dag",
+    "trigger_dag",
+    "triggered_run",
+    "approval",
+    "ended",
+    "trigger_rule",
+    "upstream_failed",
+    "run_stopped",
+    "given_up",
+];
 
 /// Every reason that holds, the most important first. Never empty.
 pub(crate) fn reasons(facts: &Facts) -> Vec<Value> {
@@ -300,8 +349,8 @@ fn describe(upstream: &Upstream) -> String {
     format!("{} ({})", upstream.task_id, states.join(", "))
 }
 
-fn limits(facts: &Facts, ti: &TiRow, found: &mut Found) {
-    let run = &facts.run;
+/// What its pool has no room for.
+fn pool(facts: &Facts, ti: &TiRow, found: &mut Found) {
     let slots = i64::from(ti.pool_slots);
     match &facts.pool {
         None => found.add(
@@ -317,14 +366,23 @@ fn limits(facts: &Facts, ti: &TiRow, found: &mut Found) {
             found.add("pool_full", message, full(pool, slots));
         }
         Some(pool) if pool.free() < slots => {
+            let waits = match pool.include_deferred {
+                true => ", those of what waits included",
+                false => "",
+            };
             let message = format!(
-                "the pool {} is full: {} of {} slots are taken, it needs {slots}",
+                "the pool {} is full: {} of {} slots are taken{waits}, it needs {slots}",
                 ti.pool, pool.used, pool.cap
             );
             found.add("pool_full", message, full(pool, slots));
         }
         Some(_) => {}
     }
+}
+
+fn limits(facts: &Facts, ti: &TiRow, found: &mut Found) {
+    let run = &facts.run;
+    pool(facts, ti, found);
     if run.active_tasks >= run.max_active_tasks {
         let message = format!(
             "{} of at most {} tasks of the run are active (max_active_tasks)",
@@ -351,6 +409,21 @@ fn limits(facts: &Facts, ti: &TiRow, found: &mut Found) {
             );
             found.add(kind, message, full(limit, 1));
         }
+    }
+    if let Some(shared) = &ti.shared
+        && facts.key_used >= i64::from(shared.limit)
+    {
+        let then = match shared.strategy {
+            Strategy::Queue => "",
+            Strategy::CancelNew => "; it is about to be skipped (cancel_new)",
+            Strategy::CancelRunning => "; the oldest of its DAG has to make way (cancel_running)",
+        };
+        let message = format!(
+            "{} of at most {} task instances with the key {:?} are active (concurrency){then}",
+            facts.key_used, shared.limit, shared.key
+        );
+        let facts = json!({ "key": shared.key, "used": facts.key_used, "cap": shared.limit });
+        found.add("task_concurrency", message, facts);
     }
     match &facts.queue {
         Some(queue) if queue.paused => {

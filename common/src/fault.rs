@@ -22,7 +22,7 @@ pub const POINTS: [&str; 6] = [
 ];
 
 /// Names the promises that a process may be made to break, each with what it does.
-pub const MISBEHAVIOURS: [(&str, &str); 10] = [
+pub const MISBEHAVIOURS: [(&str, &str); 13] = [
     (
         "lose-accepted-run",
         "a run is answered with 2xx and its transaction rolled back",
@@ -46,6 +46,15 @@ pub const MISBEHAVIOURS: [(&str, &str); 10] = [
         "slots are given back at the start of an attempt",
     ),
     ("leak-slot", "slots are not given back"),
+    (
+        "forget-run-limits",
+        "runs start whatever max_active_runs, a backfill's limit or a shared key allows, and are not counted",
+    ),
+    (
+        "forget-waits",
+        "what waits in a pool is not counted, although it includes deferred instances",
+    ),
+    ("ignore-rate", "a queue's rate is not spent"),
     ("leak-claim", "a claim is not released"),
     (
         "skip-ack",

@@ -27,6 +27,9 @@ pub enum LimitKey {
     Task { dag_id: String, task_id: String },
     /// `max_active_tis_per_dagrun` of a task in one run.
     TaskInRun { run: RunPk, task_id: String },
+    /// `concurrency` of task instances with one key, whatever DAG they are of. Its row has no cap: each instance brings the
+    /// limit that its task says.
+    TaskKey { key: String },
 }
 
 impl LimitKey {
@@ -53,6 +56,7 @@ impl LimitKey {
             Self::Queue { name } => ("queue", name.clone()),
             Self::Task { dag_id, task_id } => ("task", format!("{dag_id}/{task_id}")),
             Self::TaskInRun { run, task_id } => ("task_in_run", format!("{run}/{task_id}")),
+            Self::TaskKey { key } => ("task_key", key.clone()),
         }
     }
 }
@@ -68,6 +72,8 @@ pub struct LimitRow {
     pub paused: bool,
     /// Only queues have a rate.
     pub rate: Option<QueueRate>,
+    /// Only of pools: what waits without a worker counts too. That is not in `used`: it is added up where it matters.
+    pub include_deferred: bool,
 }
 
 impl LimitRow {

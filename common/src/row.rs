@@ -3,6 +3,7 @@
 use crate::{
     ids::{BackfillPk, Dispatch, Fence, RunPk, TaskIdx, TiPk, UNMAPPED, VersionPk},
     limit::LimitKey,
+    spec::Strategy,
     state::{RunState, TaskState},
     trigger_rule::Counters,
 };
@@ -160,6 +161,9 @@ pub struct TiRow {
     pub map_values: Option<Map<String, Value>>,
     /// What `map_index_template` calls a mapped instance.
     pub map_name: Option<String>,
+    /// The limit that it shares with others of the same key (`concurrency`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedKey>,
     pub scheduled_at: Option<DateTime<Utc>>,
     pub queued_at: Option<DateTime<Utc>>,
     /// No worker may claim the current dispatch after this.
@@ -181,6 +185,24 @@ pub struct TiRow {
     pub exit_code: Option<i32>,
     /// Why it is in this state, in words for the user.
     pub reason: Option<String>,
+}
+
+/// A limit that task instances share whose key is the same, as one of them sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedKey {
+    /// Rendered; not empty.
+    pub key: String,
+    /// It is not dispatched while so many of this key hold slots.
+    pub limit: i32,
+    pub strategy: Strategy,
+}
+
+impl SharedKey {
+    pub fn limit_key(&self) -> LimitKey {
+        LimitKey::TaskKey {
+            key: self.key.clone(),
+        }
+    }
 }
 
 /// What an instance remembers that waits without a worker.

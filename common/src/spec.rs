@@ -170,6 +170,9 @@ pub struct TaskSpec {
     pub max_active_tis_per_dag: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_active_tis_per_dagrun: Option<u32>,
+    /// A limit that instances share whose key is the same, of whatever run and DAG.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
     /// Present on a mapped task: name of the map variable to the list that it runs over (several: their cross product).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expand: Option<BTreeMap<String, ExpandSource>>,

@@ -88,6 +88,14 @@ impl TaskState {
     pub const fn is_dispatched(self) -> bool {
         matches!(self, Self::Queued | Self::Running | Self::Restarting)
     }
+
+    /// Whether an instance waits without a worker.
+    pub const fn is_waiting(self) -> bool {
+        matches!(
+            self,
+            Self::UpForReschedule | Self::Deferred | Self::AwaitingInput
+        )
+    }
 }
 
 state! {

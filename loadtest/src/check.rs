@@ -6,6 +6,7 @@
 
 mod attempts;
 mod broker;
+mod by_clock;
 mod command;
 mod database;
 mod endings;
@@ -80,6 +81,9 @@ pub async fn check(evidence: &Evidence, workload: &Workload) -> Result<Verdict, 
     orphans::counters(&rows, &mut verdict);
     attempts::one_ending(&rows, &mut verdict);
     endings::check(&rows, workload, &mut verdict);
+    if !evidence.clocks_moved {
+        by_clock::rates(&rows, &mut verdict);
+    }
     match &evidence.ledger {
         Some(folder) => {
             let ledger = Ledger::read(&workload::Ledger::at(folder.clone()).lines())?;
@@ -103,6 +107,9 @@ pub async fn check(evidence: &Evidence, workload: &Workload) -> Result<Verdict, 
                 boot_to_wall,
                 &mut verdict,
             );
+            if !evidence.clocks_moved {
+                by_clock::waits(&ledger, &located, &rows, boot_to_wall, &mut verdict);
+            }
         }
         None => {
             for invariant in [Invariant::OneLiveAttempt, Invariant::LimitsHold] {

@@ -135,6 +135,19 @@ impl Client {
         }
     }
 
+    /// Makes what a path of the API makes.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        let path = format!("/api/v2{path}");
+        let request = self.request(Method::POST, &path).json(body);
+        Ok(body_of("POST", &path, request).await?.1)
+    }
+
+    /// Sets what a path of the API keeps.
+    pub async fn put(&self, path: &str, body: &Value) -> Result<()> {
+        let path = format!("/api/v2{path}");
+        done("PUT", &path, self.request(Method::PUT, &path).json(body)).await
+    }
+
     /// Names of the workers that are there.
     pub async fn workers(&self) -> Result<usize> {
         let path = "/api/v2/workers";

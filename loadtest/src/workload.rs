@@ -169,6 +169,22 @@ impl Workload {
         })
     }
 
+    /// Several DAGs of known files. Which of them run, and how often, is the caller's.
+    pub fn of_dags(
+        ledger: PathBuf,
+        pools: Vec<Pool>,
+        files: Vec<(String, BTreeMap<String, Behaviour>)>,
+    ) -> Result<Self, WorkloadError> {
+        let parsed = |(file, behaviours)| shapes::parsed(file, behaviours);
+        Ok(Self {
+            seed: 0,
+            ledger: Ledger::at(ledger),
+            pools,
+            dags: files.into_iter().map(parsed).collect::<Result<_, _>>()?,
+            runs: Vec::new(),
+        })
+    }
+
     /// Makes the ledger's folder and writes the step that tasks source. An existing ledger is emptied.
     pub fn prepare(&self) -> Result<(), WorkloadError> {
         self.ledger.create()

@@ -39,6 +39,13 @@ impl SchedulerHandle {
     }
 }
 
+impl SchedulerHandle {
+    /// Until a look from now on finds what `wanted` names, for what no bell rings for.
+    pub(crate) async fn wait_for_look(&self, wanted: fn(&ToDo) -> bool) {
+        found(self.to_do.subscribe(), wanted).await;
+    }
+}
+
 async fn found(mut looks: tokio::sync::watch::Receiver<ToDo>, wanted: fn(&ToDo) -> bool) {
     while looks.changed().await.is_ok() {
         if wanted(&looks.borrow_and_update()) {

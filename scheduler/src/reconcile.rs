@@ -4,6 +4,7 @@
 mod dead;
 mod lost;
 mod outbox;
+mod push;
 mod queues;
 mod restart;
 mod restarting;
@@ -22,6 +23,7 @@ pub(crate) fn spawn(handle: &Arc<SchedulerHandle>, loops: &mut JoinSet<()>) {
     loops.spawn(dead::run(handle.clone()));
     loops.spawn(lost::run(handle.clone()));
     loops.spawn(outbox::run(handle.clone()));
+    loops.spawn(push::run(handle.clone()));
     loops.spawn(queues::run(handle.clone()));
     loops.spawn(restarting::run(handle.clone()));
     loops.spawn(retention::run(handle.clone()));

@@ -19,6 +19,17 @@ pub(super) fn past(ti: &TiRow, found: &mut Found) {
 }
 
 pub(super) fn waiting(facts: &Facts, ti: &TiRow, found: &mut Found) {
+    let counts = facts
+        .pool
+        .as_ref()
+        .is_some_and(|pool| pool.include_deferred);
+    if ti.state == TaskState::Deferred && !ti.try_goes_on() && counts {
+        // It takes a slot before it begins to wait.
+        super::pool(facts, ti, found);
+        if !found.is_empty() {
+            return;
+        }
+    }
     let why = ti.reason.as_deref().unwrap_or("it was just begun");
     let due = match ti.next_at {
         Some(at) if at > facts.now => format!("; the next look is due at {at}"),

@@ -19,7 +19,7 @@ use gristmill_common::{
     engine::shared_limit,
     ids::UNMAPPED,
     limit::{LimitKey, LimitRow},
-    row::{RunRow, TiRow},
+    row::{RunRow, SharedKey, TiRow},
     spec::{DagSpec, TaskSpec},
     state::TaskState,
 };
@@ -104,6 +104,17 @@ async fn lease(app: &App, ti: &TiRow) -> Option<bool> {
     Some(row.held_until.is_some_and(|until| until > now))
 }
 
+/// A pool, with what waits in it added to what is used, if that counts.
+async fn pool_with_waits(app: &App, pool: Option<LimitRow>) -> Result<Option<LimitRow>, ApiError> {
+    let Some(mut pool) = pool else {
+        return Ok(None);
+    };
+    if let (true, LimitKey::Pool { name }) = (pool.include_deferred, &pool.key) {
+        pool.used += app.store.pool_use(name).await?.deferred_slots;
+    }
+    Ok(Some(pool))
+}
+
 async fn facts(app: &App, path: &TiPath) -> Result<Facts, ApiError> {
     let run = path.run(app).await?;
     let version = lookup::version(app, &run).await?;
@@ -142,6 +153,11 @@ async fn facts(app: &App, path: &TiPath) -> Result<Facts, ApiError> {
         .into();
     let run_key = shared_limit(&run);
     keys.extend(run_key.clone());
+    let shared_key = ti
+        .as_ref()
+        .and_then(|ti| ti.shared.as_ref())
+        .map(SharedKey::limit_key);
+    keys.extend(shared_key.clone());
     let limits = app.store.limits(&keys).await?;
     let limit =
         |key: &LimitKey| -> Option<LimitRow> { limits.iter().find(|l| l.key == *key).cloned() };
@@ -173,9 +189,13 @@ async fn facts(app: &App, path: &TiPath) -> Result<Facts, ApiError> {
         upstreams: upstreams(app, &run, &version.spec, &task, path.map_index).await?,
         runs_limit: limit(&runs_key),
         run_key: run_key.as_ref().and_then(limit),
-        pool: limit(&pool_key),
+        pool: pool_with_waits(app, limit(&pool_key)).await?,
         task_limit: limit(&task_key),
         task_in_run_limit: limit(&in_run_key),
+        key_used: shared_key
+            .as_ref()
+            .and_then(limit)
+            .map_or(0, |limit| limit.used),
         queue: limit(&queue_key),
         workers: workers(app, &queue).await,
         broker_ready: broker_ready(app, &queue).await,

@@ -15,18 +15,24 @@ use serde_json::{Value, json};
 /// `PoolResponse`.
 async fn pool(app: &App, row: &PoolRow) -> Result<Value, ApiError> {
     let within = app.store.pool_use(&row.name).await?;
+    let waiting = match row.include_deferred {
+        true => within.deferred_slots,
+        false => 0,
+    };
+    let occupied = row.occupied + waiting;
     Ok(json!({
         "name": row.name,
         "slots": row.slots,
         "description": row.description,
-        "include_deferred": false,
-        "occupied_slots": row.occupied,
+        "include_deferred": row.include_deferred,
+        "occupied_slots": occupied,
         "running_slots": within.running,
         "queued_slots": within.queued,
         "scheduled_slots": within.scheduled,
-        "deferred_slots": 0,
+        // What waits without a worker, whether it counts or not.
+        "deferred_slots": within.deferred_slots,
         // -1: without end.
-        "open_slots": if row.slots < 0 { -1 } else { (row.slots - row.occupied).max(0) },
+        "open_slots": if row.slots < 0 { -1 } else { (row.slots - occupied).max(0) },
         "team_name": null,
     }))
 }
@@ -76,7 +82,7 @@ pub(super) struct Create {
     _team_name: Option<String>,
 }
 
-fn check(slots: i64, include_deferred: bool) -> Result<(), ApiError> {
+fn check(slots: i64) -> Result<(), ApiError> {
     if slots < -1 || slots > i64::from(i32::MAX) {
         let msg = "Input should be -1 (without end) or a number of slots".to_owned();
         return Err(ApiError::field(FieldError::body(
@@ -84,11 +90,6 @@ fn check(slots: i64, include_deferred: bool) -> Result<(), ApiError> {
             msg,
             slots.into(),
         )));
-    }
-    if include_deferred {
-        return Err(ApiError::NotYet(
-            "in this version what is deferred takes no slots of any pool; leave include_deferred out".to_owned(),
-        ));
     }
     Ok(())
 }
@@ -98,7 +99,7 @@ pub(super) async fn create(
     State(app): State<App>,
     Body(body): Body<Create>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    check(body.slots, body.include_deferred)?;
+    check(body.slots)?;
     if !valid_name(&body.name) {
         let msg = "a pool's name has 1 to 250 letters, digits, _ - and .".to_owned();
         return Err(ApiError::field(FieldError::body(
@@ -115,9 +116,14 @@ pub(super) async fn create(
     }
     let row = app
         .store
-        .put_pool(&body.name, body.slots, body.description.as_deref())
+        .put_pool(
+            &body.name,
+            body.slots,
+            body.description.as_deref(),
+            body.include_deferred,
+        )
         .await?;
-    let extra = json!({ "pool": body.name, "slots": body.slots });
+    let extra = json!({ "pool": body.name, "slots": body.slots, "include_deferred": body.include_deferred });
     caller
         .audit(&*app.store, "create_pool", About::nothing(), extra)
         .await;
@@ -152,19 +158,20 @@ pub(super) async fn patch(
         ));
     }
     let slots = body.slots.filter(|_| chosen("slots")).unwrap_or(row.slots);
-    check(
-        slots,
-        body.include_deferred.unwrap_or(false) && chosen("include_deferred"),
-    )?;
+    check(slots)?;
+    let include_deferred = body
+        .include_deferred
+        .filter(|_| chosen("include_deferred"))
+        .unwrap_or(row.include_deferred);
     let description = body
         .description
         .filter(|_| chosen("description"))
         .or(row.description);
     let row = app
         .store
-        .put_pool(&name, slots, description.as_deref())
+        .put_pool(&name, slots, description.as_deref(), include_deferred)
         .await?;
-    let extra = json!({ "pool": name, "slots": slots });
+    let extra = json!({ "pool": name, "slots": slots, "include_deferred": include_deferred });
     caller
         .audit(&*app.store, "edit_pool", About::nothing(), extra)
         .await;

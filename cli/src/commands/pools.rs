@@ -41,6 +41,9 @@ pub(crate) enum Pools {
         slots: i64,
         #[arg(long)]
         description: Option<String>,
+        /// Whether also counts what waits without a worker: sensors, triggered runs, approvals (`true`, or `false`)
+        #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+        include_deferred: Option<bool>,
     },
     /// Delete one that is not in use
     Delete { name: String },
@@ -54,6 +57,8 @@ struct Pool {
     running_slots: i64,
     queued_slots: i64,
     scheduled_slots: i64,
+    deferred_slots: i64,
+    include_deferred: bool,
     description: Option<String>,
 }
 
@@ -65,6 +70,7 @@ impl Tabular for Pool {
         "RUNNING",
         "QUEUED",
         "SCHEDULED",
+        "DEFERRED",
         "DESCRIPTION",
     ];
 
@@ -76,6 +82,10 @@ impl Tabular for Pool {
             self.running_slots.to_string(),
             self.queued_slots.to_string(),
             self.scheduled_slots.to_string(),
+            match self.include_deferred {
+                true => format!("{} (counted)", self.deferred_slots),
+                false => self.deferred_slots.to_string(),
+            },
             short(self.description.as_deref().unwrap_or_default(), 40),
         ]
     }
@@ -90,10 +100,14 @@ impl Pools {
                 name,
                 slots,
                 description,
+                include_deferred,
             } => {
                 let mut body = json!({"name": name, "slots": slots});
                 if let Some(description) = description {
                     body["description"] = description.into();
+                }
+                if let Some(include_deferred) = include_deferred {
+                    body["include_deferred"] = include_deferred.into();
                 }
                 POOL.set(context, &name, &body, &body).await
             }

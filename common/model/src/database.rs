@@ -334,6 +334,7 @@ impl World {
                     used,
                     paused: false,
                     rate: None,
+                    include_deferred: false,
                 }
             })
             .collect()

@@ -195,6 +195,21 @@ fn check_task(reader: &mut Reader<'_>, drafts: &Drafts, draft: &Draft, is_root: 
         );
     }
     check_lists(reader, &draft.spot, &draft.value);
+    const WITHOUT_WORKER: [&str; 6] = [
+        "empty",
+        "branch",
+        "short_circuit",
+        "latest_only",
+        "trigger_dag",
+        "approval",
+    ];
+    if owns("concurrency")
+        && let Some(kind) = WITHOUT_WORKER.iter().find(|kind| owns(kind))
+    {
+        let message =
+            format!("concurrency has no effect: a task of kind {kind} is never sent to a worker");
+        warn(reader, "concurrency", message);
+    }
     if value("map_index_template").is_some() && drafts.mapping(draft).is_none() {
         let message = "map_index_template has no effect: the task is not mapped".to_owned();
         warn(reader, "map_index_template", message);

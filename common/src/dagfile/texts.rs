@@ -194,9 +194,8 @@ fn check_reference(
         let hint = "a queue's template sees `params` and `map` only.".to_owned();
         return undefined(root.to_owned(), "", &mut std::iter::empty(), Some(hint));
     }
-    let names = |key: &String| key == "map_index_template";
-    if text.pointer.first().is_some_and(names) && matches!(root, "var" | "conn" | "try_number") {
-        let hint = "instances are named when they are made: the run, `params`, `map` and `map_index` are known.";
+    if is_of_making(text) && matches!(root, "var" | "conn" | "try_number") {
+        let hint = "it is rendered when the instance is made: the run, `params`, `map` and `map_index` are known.";
         return undefined(
             root.to_owned(),
             "",
@@ -275,6 +274,12 @@ fn check_reference(
     }
 }
 
+/// Whether a scheduler renders the text when it makes the instance: its name, and the key of a limit that it shares.
+fn is_of_making(text: &Text) -> bool {
+    let key = text.pointer.first().map(String::as_str);
+    matches!(key, Some("map_index_template" | "concurrency"))
+}
+
 fn known<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     if names.is_empty() {
@@ -294,14 +299,11 @@ fn check_pulls(
     scope: &Scope<'_>,
 ) -> String {
     let mut edits = Vec::new();
-    let names = text
-        .pointer
-        .first()
-        .is_some_and(|key| key == "map_index_template");
+    let of_making = is_of_making(text);
     for pull in &analysis.pulls {
         let spot = reader.within_text(text, content, pull.at.start);
-        if names {
-            let message = "ti.xcom_pull: instances are named when they are made, without values of other tasks: pull in the list, and use `map`";
+        if of_making {
+            let message = "ti.xcom_pull: this is rendered when the instance is made, without values of other tasks: pull in the list, and use `map`";
             reader.error_at(&spot, message);
             continue;
         }

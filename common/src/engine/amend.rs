@@ -299,6 +299,7 @@ impl WorkingSet {
             None => {
                 let retries = self.retries(before);
                 self.change(ti, |row| transition::clear(row, retries))?;
+                self.rekey(ti);
                 self.restarted.push(ti);
             }
         }

@@ -388,6 +388,7 @@ impl WorkingSet {
                 ));
             }
         }
+        slots.extend(row.shared.as_ref().map(|shared| (shared.limit_key(), 1)));
         slots
     }
 }

@@ -42,6 +42,15 @@ pub fn dispatch(
             (limit.key.clone(), after.free())
         })
         .collect();
+    // Of keys: how many hold them. What that may be, each instance says itself.
+    let mut sharing: HashMap<LimitKey, i64> = limits
+        .iter()
+        .filter(|limit| matches!(limit.key, LimitKey::TaskKey { .. }))
+        .map(|limit| {
+            let pending = ws.spent.get(&limit.key).copied().unwrap_or(0);
+            (limit.key.clone(), limit.used + pending)
+        })
+        .collect();
     // Only where it is set; what is out is in the runs' own counts.
     let mut parallel = free.remove(&LimitKey::Parallelism).unwrap_or(i64::MAX);
     let mut out = Vec::new();
@@ -62,10 +71,13 @@ pub fn dispatch(
         let mut wanted = ws.slots(row);
         wanted.push((LimitKey::queue(&queue), 1));
         // A limit that has no row (a pool that does not exist) has no room.
-        if !wanted
-            .iter()
-            .all(|(key, n)| free.get(key).is_some_and(|free| free >= n))
-        {
+        let fits = |(key, n): &(LimitKey, i64)| match (key, &row.shared) {
+            (LimitKey::TaskKey { .. }, Some(shared)) => sharing
+                .get(key)
+                .is_some_and(|used| *used < i64::from(shared.limit)),
+            _ => free.get(key).is_some_and(|free| free >= n),
+        };
+        if !wanted.iter().all(fits) {
             continue;
         }
         if ws
@@ -79,7 +91,9 @@ pub fn dispatch(
             row.claim_by = row.claim_by.map(|by| by.min(at));
         }
         for (key, n) in wanted {
-            if let Some(free) = free.get_mut(&key) {
+            if let Some(used) = sharing.get_mut(&key) {
+                *used += n;
+            } else if let Some(free) = free.get_mut(&key) {
                 *free -= n;
             }
             ws.spend(key, n);

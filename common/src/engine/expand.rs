@@ -2,6 +2,7 @@
 
 use super::{
     Plan, WorkingSet,
+    concurrency::task_key,
     map_values::{MapValues, map_values},
     mates::Mates,
     settle::unrun,
@@ -201,6 +202,7 @@ impl<'p> Births<'p> {
             map_index,
             queue: queue_of(self.plan, &self.run, self.task, Some(&map)),
             map_name: name_of(self.plan, &self.run, self.task, map_index, &map),
+            shared: task_key(self.plan, &self.run, self.task, Some((map_index, &map))),
             map_values: Some(map),
             counters: self.counters(ws, map_index),
             ..self.node.clone()

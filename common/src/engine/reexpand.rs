@@ -190,7 +190,12 @@ fn remake(
         row.map_values = Some(map);
         row.map_name = name;
         row.queue = queue;
+        let is_out = row.occupies;
         ws.remade.insert(ti);
+        // What is given back is what was taken: the key of one that is out changes once its dispatch is over.
+        if !is_out {
+            ws.rekey(ti);
+        }
     }
     let row = ws.ti(ti)?;
     let counters = births.counters(ws, row.map_index);

@@ -2,7 +2,6 @@
 
 use super::{
     Plan, WorkingSet,
-    concurrency::shared_limit,
     flow::skip_decided,
     mates::{Mates, await_split, is_split},
     working_set::Ended,
@@ -409,11 +408,8 @@ fn end_runs(ws: &mut WorkingSet) {
             RunState::Success
         };
         run.ended_at = Some(now);
-        let (limit, shared) = (run.limit(), shared_limit(run));
-        ws.spend(limit, -1);
-        if let Some(key) = shared {
-            ws.spend(key, -1);
-        }
+        let run = run.clone();
+        ws.spend_run(&run, -1);
         ws.ended_runs.push(pk);
     }
 }

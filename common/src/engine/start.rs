@@ -1,6 +1,6 @@
 //! Starts a run: makes its nodes and decides those without upstreams.
 
-use super::{Plan, WorkingSet, concurrency::shared_limit, settle::evaluate};
+use super::{Plan, WorkingSet, concurrency::task_key, settle::evaluate};
 use crate::{
     ids::{Fence, RunPk, TaskIdx, TiPk, UNMAPPED},
     row::{RunRow, TiRow},
@@ -25,10 +25,7 @@ pub fn start_run(ws: &mut WorkingSet, run: RunPk) -> Option<Vec<TiRow>> {
         row.unfinished_tasks = plan.spec.tasks.len() as i32;
     }
     let row = row.clone();
-    ws.spend(row.limit(), 1);
-    if let Some(key) = shared_limit(&row) {
-        ws.spend(key, 1);
-    }
+    ws.spend_run(&row, 1);
     if is_anew {
         return Some(Vec::new());
     }
@@ -78,6 +75,11 @@ fn new_node(plan: &Plan, run: &RunRow, idx: TaskIdx, task: &TaskSpec) -> TiRow {
         expanded_len: None,
         map_values: None,
         map_name: None,
+        // Of a mapped task each instance has its own.
+        shared: match plan.mapping(idx) {
+            None => task_key(plan, run, task, None),
+            Some(_) => None,
+        },
         scheduled_at: None,
         queued_at: None,
         claim_by: None,

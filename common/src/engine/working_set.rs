@@ -226,6 +226,21 @@ impl WorkingSet {
         self.run(run).and_then(|r| self.plans.get(&r.version))
     }
 
+    /// All instances of this set.
+    pub fn ti_keys(&self) -> Vec<TiPk> {
+        self.tis.keys().copied().collect()
+    }
+
+    /// Pool and slots of each instance of this set that waits without a worker, if that has begun.
+    pub fn waiting_slots(&self) -> Vec<(String, i64)> {
+        self.tis
+            .values()
+            .map(|t| &t.row)
+            .filter(|row| row.state.is_waiting() && row.try_goes_on())
+            .map(|row| (row.pool.clone(), i64::from(row.pool_slots)))
+            .collect()
+    }
+
     /// Ready instances in this set, best first: by priority, then age.
     pub fn ready(&self) -> Vec<TiPk> {
         let mut ready: Vec<&TiRow> = self

@@ -29,12 +29,25 @@ pub enum Strategy {
 }
 
 impl Strategy {
+    pub const ALL: [Self; 3] = [Self::Queue, Self::CancelRunning, Self::CancelNew];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queue => "queue",
             Self::CancelRunning => "cancel_running",
             Self::CancelNew => "cancel_new",
         }
+    }
+}
+
+impl std::str::FromStr for Strategy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|strategy| strategy.as_str() == text)
+            .ok_or_else(|| format!("{text:?} is not a strategy of a shared limit"))
     }
 }
 

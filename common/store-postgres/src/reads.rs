@@ -225,8 +225,9 @@ impl Reads for PgStore {
         name: &str,
         slots: i64,
         description: Option<&str>,
+        include_deferred: bool,
     ) -> StoreResult<PoolRow> {
-        limits::put_pool(self, name, slots, description).await
+        limits::put_pool(self, name, slots, description, include_deferred).await
     }
 
     async fn delete_pool(&self, name: &str) -> StoreResult<()> {

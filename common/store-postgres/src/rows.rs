@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use gristmill_common::{
     ids::{BackfillPk, Dispatch, Fence, RunPk, TiPk, VersionPk},
     limit::RateLimit,
-    row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow, XcomValue},
-    spec::DagSpec,
+    row::{AttemptRow, OutboxRow, RunRow, SharedKey, TiRow, XcomRow, XcomValue},
+    spec::{DagSpec, Strategy},
     state::TaskState,
     trigger_rule::Counters,
 };
@@ -194,7 +194,7 @@ macro_rules! ti_columns {
          t.occupies, t.up_total, t.up_success, t.up_failed, t.up_upstream_failed, t.up_skipped, t.up_removed,
          t.up_setups, t.up_setup_success, t.up_setup_skipped, t.expanded_len, t.map_values, t.map_name,
          t.scheduled_at, t.queued_at, t.claim_by, t.started_at, t.ended_at, t.next_at, t.worker, t.hostname, t.pid,
-         t.exit_code, t.reason, t.wait, t.then_state"
+         t.exit_code, t.reason, t.wait, t.then_state, t.concurrency_key, t.concurrency_limit, t.concurrency_strategy"
     };
 }
 pub(crate) use ti_columns;
@@ -235,6 +235,7 @@ impl FromPg for TiRow {
             expanded_len: get(row, "expanded_len")?,
             map_values: get::<Option<Json<_>>>(row, "map_values")?.map(|json| json.0),
             map_name: get(row, "map_name")?,
+            shared: shared_key(row)?,
             scheduled_at: get(row, "scheduled_at")?,
             queued_at: get(row, "queued_at")?,
             claim_by: get(row, "claim_by")?,
@@ -250,6 +251,33 @@ impl FromPg for TiRow {
             wait: get::<Option<Json<_>>>(row, "wait")?.map(|json| json.0),
         })
     }
+}
+
+pub(crate) fn shared_key(row: &PgRow) -> StoreResult<Option<SharedKey>> {
+    let key: &str = get(row, "concurrency_key")?;
+    if key.is_empty() {
+        return Ok(None);
+    }
+    let limit: Option<i32> = get(row, "concurrency_limit")?;
+    let strategy = match get::<Option<&str>>(row, "concurrency_strategy")? {
+        Some(name) => name.parse().map_err(|error| {
+            StoreError::Corrupt(format!("column concurrency_strategy: {error}"))
+        })?,
+        None => Strategy::Queue,
+    };
+    Ok(Some(SharedKey {
+        key: key.to_owned(),
+        limit: limit.unwrap_or(1),
+        strategy,
+    }))
+}
+
+/// How a strategy is kept: none for those that only wait, which nobody has to look for.
+pub(crate) fn strategy_name(shared: Option<&SharedKey>) -> Option<&'static str> {
+    shared
+        .map(|shared| shared.strategy)
+        .filter(|strategy| *strategy != Strategy::Queue)
+        .map(Strategy::as_str)
 }
 
 /// What a halted instance becomes; of any other it says nothing.
@@ -393,6 +421,7 @@ impl FromPg for PoolRow {
             slots: get(row, "cap")?,
             occupied: get(row, "used")?,
             description: get(row, "description")?,
+            include_deferred: get(row, "include_deferred")?,
         })
     }
 }

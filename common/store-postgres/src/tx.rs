@@ -9,6 +9,7 @@ mod limits;
 mod outbox;
 mod retention;
 mod runs;
+mod shared_limits;
 mod starts;
 mod task_instances;
 mod upkeep;
@@ -18,6 +19,7 @@ mod xcoms;
 
 pub(crate) use limits::rows_of as limit_rows;
 pub(crate) use outbox::delete_lazily as outbox_delete;
+pub(crate) use shared_limits::waits;
 pub(crate) use starts::record as record_starts;
 
 use crate::{Inner, Statement, connections::Connection, meter::Meter};

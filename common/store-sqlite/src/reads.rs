@@ -301,8 +301,9 @@ impl Reads for SqliteStore {
         name: &str,
         slots: i64,
         description: Option<&str>,
+        include_deferred: bool,
     ) -> StoreResult<PoolRow> {
-        write!(self, put_pool(name, slots, description))
+        write!(self, put_pool(name, slots, description, include_deferred))
     }
 
     async fn delete_pool(&self, name: &str) -> StoreResult<()> {

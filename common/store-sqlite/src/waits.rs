@@ -8,14 +8,14 @@ use gristmill_common::{
     state::TaskState,
 };
 use gristmill_store::{
-    ApprovalFilter, ApprovalRow, AwaitedEnd, DagRow, EarlierRun, OtherRun, Page, StoreResult,
-    WaitReads, WaitTx,
+    ApprovalFilter, ApprovalRow, AwaitedEnd, DagRow, DueWait, EarlierRun, OtherRun, Page,
+    StoreResult, WaitReads, WaitTx,
 };
 use std::collections::BTreeMap;
 
 #[async_trait]
 impl WaitTx for SqliteTx {
-    async fn due_waits(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>> {
+    async fn due_waits(&mut self, max: i64) -> StoreResult<Vec<DueWait>> {
         self.session()?.due_waits(max).await
     }
 

@@ -9,7 +9,7 @@ use support::{insert, queued, ready, running, store};
 #[tokio::test]
 async fn candidates_fit_together_and_nothing_hides_behind_what_does_not() {
     let (store, _folder) = store().await;
-    store.put_pool("small", 3, None).await.unwrap();
+    store.put_pool("small", 3, None, false).await.unwrap();
     let run = running(&store, "r", 6).await;
     let now = store.now();
     let of = |n, pool: &str, slots, priority| {

@@ -28,6 +28,7 @@ pub mod retention;
 pub mod runs;
 pub mod schedules;
 pub mod schema;
+pub mod shared_limits;
 pub mod startable;
 pub mod task_instances;
 pub mod waits;
@@ -110,6 +111,9 @@ macro_rules! conformance_tests {
                 overlap_skip_makes_no_run_beside_an_active_one, overlap_cancel_stops_the_oldest,
             }
             schema { migrating_again_changes_nothing, the_clock_is_the_databases, }
+            shared_limits {
+                a_full_key_hides_no_other, a_key_is_shared_across_dags, who_pushes_and_who_holds, what_waits_counts_in_its_pool,
+            }
             startable { runs_start_oldest_first_within_room, paused_dags_and_later_runs_wait,
                 a_full_key_hides_no_other_run, }
             task_instances {

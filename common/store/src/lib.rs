@@ -10,6 +10,7 @@ mod error;
 mod plans;
 mod reads;
 mod records;
+mod shared_limits;
 mod store;
 mod transactions;
 mod tx;
@@ -20,8 +21,11 @@ pub use gristmill_common::limit::{LimitKey, LimitRow, QueueRate, RateLimit};
 pub use plans::PlanCache;
 pub use reads::Reads;
 pub use records::*;
+pub use shared_limits::{KeyHolder, Pushing, SharedLimitTx};
 pub use store::{
     Amend, Amended, Applied, Change, DispatchContext, EndedRun, Published, Store, Triggered,
 };
 pub use tx::{Backend, Tx};
-pub use waits::{ApprovalFilter, ApprovalRow, AwaitedEnd, EarlierRun, OtherRun, WaitReads, WaitTx};
+pub use waits::{
+    ApprovalFilter, ApprovalRow, AwaitedEnd, DueWait, EarlierRun, OtherRun, WaitReads, WaitTx,
+};

@@ -113,6 +113,7 @@ pub trait Reads: crate::WaitReads + Send + Sync {
         name: &str,
         slots: i64,
         description: Option<&str>,
+        include_deferred: bool,
     ) -> StoreResult<PoolRow>;
     /// `Refused` for `default_pool` and for a pool that is occupied.
     async fn delete_pool(&self, name: &str) -> StoreResult<()>;

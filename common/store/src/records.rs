@@ -264,6 +264,8 @@ pub struct ToDo {
     pub waits: bool,
     /// A dispatch is queued whose `claim_by` is over.
     pub unclaimed: bool,
+    /// [`SharedLimitTx::pushing`](crate::SharedLimitTx::pushing) would answer any.
+    pub pushing: bool,
     /// [`Reads::restarting`](crate::Reads::restarting) would answer any.
     pub restarting: bool,
     /// The outbox has messages older than was asked for.
@@ -342,8 +344,11 @@ pub struct PoolRow {
     pub name: String,
     /// -1: unlimited.
     pub slots: i64,
+    /// Slots that dispatches hold.
     pub occupied: i64,
     pub description: Option<String>,
+    /// What waits without a worker counts too.
+    pub include_deferred: bool,
 }
 
 /// Instances of one pool by state.
@@ -352,6 +357,8 @@ pub struct PoolUse {
     pub queued: i64,
     pub running: i64,
     pub scheduled: i64,
+    /// Those that wait without a worker, in slots: of the pool's, if it includes them.
+    pub deferred_slots: i64,
 }
 
 /// A part of the deployment that reports that it lives (schedulers).

@@ -249,6 +249,10 @@ pub trait Store: Reads {
     /// the waits that need no worker at all.
     async fn look_at_waits(&self, context: &DispatchContext) -> StoreResult<Applied>;
 
+    /// Makes way for ready instances whose shared limit is full and that do not just wait for it: skips them, or stops who holds
+    /// the limit, as their `concurrency.strategy` says.
+    async fn push(&self, context: &DispatchContext) -> StoreResult<Applied>;
+
     /// Answers what is asked by an instance that awaits input. `Refused` if it does not (any more), or was answered.
     async fn answer(&self, answer: &Answer) -> StoreResult<()>;
 
@@ -324,6 +328,10 @@ impl<B: Backend> Store for B {
         let mut applied = retrying!(transactions::look_at_waits(self, context))?;
         transactions::wake_runs_after(self, &mut applied, context).await;
         Ok(applied)
+    }
+
+    async fn push(&self, context: &DispatchContext) -> StoreResult<Applied> {
+        retrying!(transactions::push(self, context))
     }
 
     async fn answer(&self, answer: &Answer) -> StoreResult<()> {

@@ -2,6 +2,7 @@
 //!
 //! Lock order everywhere: runs by key, then limits by kind and name, then DAGs by id. A run's lock covers its task instances.
 
+mod admit;
 mod amend;
 mod apply;
 mod assets;
@@ -10,6 +11,8 @@ mod deploy;
 mod endings;
 mod finish;
 mod past;
+mod push;
+mod room;
 mod schedule;
 mod shared;
 mod start;
@@ -23,13 +26,14 @@ pub(crate) use assets::{create_asset_event, create_asset_runs};
 pub(crate) use backfill::{cancel_backfill, create_backfill, pause_backfill};
 pub(crate) use deploy::deploy;
 pub(crate) use past::wake_runs_after;
+pub(crate) use push::push;
 pub(crate) use schedule::create_due_runs;
 pub(crate) use start::start_runs;
 pub(crate) use trigger::trigger;
 pub(crate) use waits::{answer, look_at_waits};
 pub(crate) use workers::{delete_old, grant_lease, judge_lost, put_dead_letter};
 
-use crate::{StoreError, StoreResult, Tx, plans::PlanCache};
+use crate::{StoreError, StoreResult, TiWrite, Tx, plans::PlanCache};
 use gristmill_common::{
     engine::{Plan, WorkingSet},
     ids::{RunPk, TiPk, VersionPk},
@@ -66,4 +70,16 @@ async fn plan<T: Tx>(tx: &mut T, version: VersionPk, plans: &PlanCache) -> Store
     let plan = Arc::new(Plan::new(version, row.spec, row.bundle));
     plans.put(plan.clone());
     Ok(plan)
+}
+
+/// The instances that the set has changed.
+fn writes(ws: &WorkingSet) -> Vec<TiWrite> {
+    ws.changes()
+        .into_iter()
+        .map(|change| TiWrite {
+            row: change.row,
+            expected_state: change.expected_state,
+            expected_fence: change.expected_fence,
+        })
+        .collect()
 }

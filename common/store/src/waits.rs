@@ -20,6 +20,15 @@ pub struct AwaitedEnd {
     pub waiting_run: Option<RunPk>,
 }
 
+/// An instance whose next look is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DueWait {
+    pub ti: TiPk,
+    pub run: RunPk,
+    /// Its wait has not begun, and counts in its pool, which has room: it has to be admitted first.
+    pub admit: bool,
+}
+
 /// A run of another DAG that a sensor asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OtherRun {
@@ -78,8 +87,9 @@ pub struct ApprovalFilter {
 #[async_trait]
 pub trait WaitTx: Send {
     /// Instances that wait and whose next look is due (`up_for_reschedule`, `deferred`, `awaiting_input`, and `none` of a node
-    /// that waits for the run before, with `next_at` in the past), oldest first.
-    async fn due_waits(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>>;
+    /// that waits for the run before, with `next_at` in the past), oldest first. Left out are those that wait for room in their
+    /// pool, because waits count in it (`include_deferred`).
+    async fn due_waits(&mut self, max: i64) -> StoreResult<Vec<DueWait>>;
 
     /// Runs that have ended while somebody waits for them, at most `max`.
     async fn awaited_ends(&mut self, max: i64) -> StoreResult<Vec<AwaitedEnd>>;

@@ -33,6 +33,12 @@ enum Key {
     PerDag(String, i32),
     PerRun(usize, i32),
     Runs(String),
+    /// A key that runs of a DAG share.
+    RunKey(String, String),
+    /// A key that instances share.
+    TaskKey(String),
+    /// All of the deployment.
+    Parallelism,
 }
 
 /// What spends limits, from one position in the ledger to another, both included.
@@ -67,6 +73,7 @@ pub(super) fn check(
         let hundredths = u64::try_from(boot.num_milliseconds() / 10).ok()?;
         (!evidence.clocks_moved).then_some(hundredths.saturating_sub(DOUBT))
     };
+    let keys = keys(rows);
     let mut spans = Vec::with_capacity(ledger.lives.len());
     let mut runs: HashMap<usize, Span> = HashMap::new();
     for (position, life) in ledger.lives.iter().enumerate() {
@@ -78,7 +85,7 @@ pub(super) fn check(
         spans.push(Span {
             start: life.start,
             end,
-            spends: spends(rows, instance),
+            spends: spends(rows, instance, &keys),
             life: position,
         });
         let of_run = runs.entry(run).or_insert_with(|| Span {
@@ -115,13 +122,31 @@ fn end(
     }
 }
 
-fn spends(rows: &Rows, instance: usize) -> Vec<(Key, i64, i64)> {
+/// How many may hold each key of instances: where they say different numbers, the highest.
+fn keys(rows: &Rows) -> HashMap<&str, i64> {
+    let mut keys = HashMap::new();
+    for (key, limit) in rows.instances.iter().filter_map(|i| i.shared.as_ref()) {
+        let cap: &mut i64 = keys.entry(key.as_str()).or_default();
+        *cap = (*cap).max(*limit);
+    }
+    keys
+}
+
+fn spends(rows: &Rows, instance: usize, keys: &HashMap<&str, i64>) -> Vec<(Key, i64, i64)> {
     let instance = &rows.instances[instance];
     let run = &rows.runs[instance.run];
     let mut spends = vec![(Key::ActiveTasks(instance.run), 1, run.max_active_tasks)];
     let pool = ("pool".to_owned(), rows.names[instance.pool].clone());
     if let Some(limit) = rows.limits.get(&pool).filter(|limit| limit.cap >= 0) {
         spends.push((Key::Pool(instance.pool), instance.pool_slots, limit.cap));
+    }
+    let parallelism = ("parallelism".to_owned(), "all".to_owned());
+    if let Some(limit) = rows.limits.get(&parallelism) {
+        spends.push((Key::Parallelism, 1, limit.cap));
+    }
+    if let Some((key, _)) = &instance.shared {
+        let cap = keys.get(key.as_str()).copied().unwrap_or_default();
+        spends.push((Key::TaskKey(key.clone()), 1, cap));
     }
     let task = rows.spec(run).and_then(|spec| spec.task(instance.task_idx));
     if let Some(task) = task {
@@ -139,16 +164,21 @@ fn spends(rows: &Rows, instance: usize) -> Vec<(Key, i64, i64)> {
 
 fn run_spends(rows: &Rows, run: usize) -> Vec<(Key, i64, i64)> {
     let run = &rows.runs[run];
-    match rows.limits.get(&run.limit()).filter(|limit| limit.cap >= 0) {
-        Some(limit) => {
-            let whose = match run.backfill {
-                Some(id) => format!("backfill {id}"),
-                None => run.dag_id.clone(),
-            };
-            vec![(Key::Runs(whose), 1, limit.cap)]
-        }
-        None => Vec::new(),
+    let mut spends = Vec::new();
+    if let Some(limit) = rows.limits.get(&run.limit()).filter(|limit| limit.cap >= 0) {
+        let whose = match run.backfill {
+            Some(id) => format!("backfill {id}"),
+            None => run.dag_id.clone(),
+        };
+        spends.push((Key::Runs(whose), 1, limit.cap));
     }
+    // Rows of keys that nobody holds are deleted, so the limit is read where it was said.
+    let shared = rows.spec(run).and_then(|spec| spec.concurrency.as_ref());
+    if let Some(shared) = shared.filter(|_| !run.key.is_empty()) {
+        let key = Key::RunKey(run.dag_id.clone(), run.key.clone());
+        spends.push((key, 1, i64::from(shared.limit)));
+    }
+    spends
 }
 
 /// Who holds how much of a limit at the moment.
@@ -242,5 +272,8 @@ fn describe(key: &Key, rows: &Rows) -> String {
             format!("max_active_tis_per_dag of {dag} {task}")
         }
         Key::Runs(dag) => format!("max_active_runs of {dag}"),
+        Key::RunKey(dag, key) => format!("concurrency of {dag} with the key {key:?}"),
+        Key::TaskKey(key) => format!("concurrency of tasks with the key {key:?}"),
+        Key::Parallelism => "parallelism".to_owned(),
     }
 }

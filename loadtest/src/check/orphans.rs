@@ -58,6 +58,9 @@ pub(super) fn counters(rows: &Rows, verdict: &mut Verdict) {
         if run.state == gristmill_common::state::RunState::Running {
             let (kind, name) = run.limit();
             spend(&kind, name, 1);
+            if !run.key.is_empty() {
+                spend("dag_run_key", format!("{}/{}", run.dag_id, run.key), 1);
+            }
         }
         for instance in instances {
             let task = rows.spec(run).and_then(|spec| spec.task(instance.task_idx));
@@ -69,6 +72,9 @@ pub(super) fn counters(rows: &Rows, verdict: &mut Verdict) {
             };
             let pool = rows.names[instance.pool].clone();
             spend("pool", pool, instance.pool_slots);
+            if let Some((key, _)) = &instance.shared {
+                spend("task_key", key.clone(), 1);
+            }
             if task.max_active_tis_per_dag.is_some() {
                 spend("task", format!("{}/{}", run.dag_id, task.task_id), 1);
             }

@@ -32,6 +32,8 @@ pub(super) struct Run {
     pub(super) ready_tasks: i64,
     pub(super) unfinished_tasks: i64,
     pub(super) failed_leaves: i64,
+    /// The key that it shares with other runs of its DAG; empty: none.
+    pub(super) key: String,
 }
 
 impl Run {
@@ -68,6 +70,10 @@ pub(super) struct Instance {
     pub(super) pool_slots: i64,
     /// Position in [`Rows::names`].
     pub(super) queue: usize,
+    /// The key that it shares with other instances, and how many may hold it.
+    pub(super) shared: Option<(String, i64)>,
+    /// When it was dispatched last.
+    pub(super) queued_at: Option<DateTime<Utc>>,
     pub(super) counters: Counters,
     /// The records of its attempts, as positions in [`Rows::attempts`].
     pub(super) attempts: std::ops::Range<usize>,
@@ -86,6 +92,7 @@ pub(super) struct Attempt {
     pub(super) fence: i64,
     pub(super) try_number: i32,
     pub(super) ending: Ending,
+    pub(super) started_at: Option<DateTime<Utc>>,
     pub(super) ended_at: DateTime<Utc>,
     pub(super) pid: Option<i32>,
     pub(super) exit_code: Option<i32>,
@@ -139,10 +146,14 @@ impl FromStr for Ending {
 }
 
 /// What is used of a limit by its own row, and its cap (below 0: none).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Limit {
     pub(super) cap: i64,
     pub(super) used: i64,
+    /// Of a pool: what waits without a worker counts in it.
+    pub(super) include_deferred: bool,
+    /// Of a queue: so many dispatches in so many seconds.
+    pub(super) rate: Option<(i64, i64)>,
 }
 
 /// Everything, in the order of keys.
@@ -179,7 +190,7 @@ impl Rows {
     async fn read_runs(&mut self, connection: &mut PgConnection) -> Result<(), CheckError> {
         let mut rows = sqlx::query(
             "SELECT pk, dag_id, run_id, version_pk, state, stop_reason IS NOT NULL, max_active_tasks, active_tasks,
-                    ready_tasks, unfinished_tasks, failed_leaves, backfill_id
+                    ready_tasks, unfinished_tasks, failed_leaves, backfill_id, COALESCE(concurrency_key, '')
              FROM dag_runs ORDER BY pk",
         )
         .fetch(&mut *connection);
@@ -197,6 +208,7 @@ impl Rows {
                 unfinished_tasks: int(&row, 9)?,
                 failed_leaves: int(&row, 10)?,
                 backfill: row.try_get(11)?,
+                key: row.try_get(12)?,
             });
         }
         drop(rows);
@@ -223,7 +235,8 @@ impl Rows {
         let mut interned: HashMap<String, usize> = HashMap::new();
         let mut rows = sqlx::query(
             "SELECT pk, run_pk, task_idx, map_index, state, fence, try_number, occupies, expanded_len, pool, pool_slots,
-                    queue, up_total, up_success, up_failed, up_upstream_failed, up_skipped, up_removed
+                    queue, up_total, up_success, up_failed, up_upstream_failed, up_skipped, up_removed,
+                    concurrency_key, concurrency_limit, queued_at
              FROM task_instances ORDER BY run_pk, task_idx, map_index",
         )
         .fetch(connection);
@@ -262,6 +275,11 @@ impl Rows {
                     removed: row.try_get(17)?,
                     ..Counters::default()
                 },
+                shared: row
+                    .try_get::<Option<i32>, _>(19)?
+                    .map(|limit| Ok::<_, CheckError>((row.try_get(18)?, i64::from(limit))))
+                    .transpose()?,
+                queued_at: row.try_get(20)?,
                 attempts: 0..0,
             });
         }
@@ -274,7 +292,7 @@ impl Rows {
             .map(|(position, instance)| (instance.pk, position))
             .collect();
         let mut rows = sqlx::query(
-            "SELECT ti_pk, fence, try_number, ending, ended_at, pid, exit_code
+            "SELECT ti_pk, fence, try_number, ending, ended_at, pid, exit_code, started_at
              FROM task_attempts ORDER BY ti_pk, try_number",
         )
         .fetch(connection);
@@ -296,19 +314,26 @@ impl Rows {
                 ended_at: row.try_get(4)?,
                 pid: row.try_get(5)?,
                 exit_code: row.try_get(6)?,
+                started_at: row.try_get(7)?,
             });
         }
         Ok(())
     }
 
     async fn read_limits(&mut self, connection: &mut PgConnection) -> Result<(), CheckError> {
-        let rows = sqlx::query("SELECT kind, name, cap, used FROM limits")
-            .fetch_all(connection)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT kind, name, cap, used, include_deferred, rate_count, rate_seconds FROM limits",
+        )
+        .fetch_all(connection)
+        .await?;
         for row in rows {
             let limit = Limit {
                 cap: row.try_get(2)?,
                 used: row.try_get(3)?,
+                include_deferred: row.try_get(4)?,
+                rate: row
+                    .try_get::<Option<i64>, _>(5)?
+                    .zip(row.try_get::<Option<i64>, _>(6)?),
             };
             self.limits
                 .insert((row.try_get(0)?, row.try_get(1)?), limit);

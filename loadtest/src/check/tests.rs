@@ -1,7 +1,7 @@
 //! Each check over hand-made rows and ledgers: what it has to find, and what it has to let pass.
 
 use super::{
-    Evidence, Verdict, attempts, endings,
+    Evidence, Verdict, attempts, by_clock, endings,
     ledger::Ledger,
     limits, orphans,
     rows::{Attempt, Ending, Instance, Limit, Rows, Run},
@@ -31,7 +31,10 @@ impl Scene {
         rows.names.push("default_pool".to_owned());
         rows.names.push("default".to_owned());
         for (kind, name, cap) in [("pool", "default_pool", 2), ("dag_runs", "d", 1)] {
-            let limit = Limit { cap, used: 0 };
+            let limit = Limit {
+                cap,
+                ..Limit::default()
+            };
             rows.limits
                 .insert((kind.to_owned(), name.to_owned()), limit);
         }
@@ -66,6 +69,7 @@ impl Scene {
             ready_tasks: 0,
             unfinished_tasks: 0,
             failed_leaves: 0,
+            key: String::new(),
         });
         self.rows.add_name(position);
         self
@@ -85,6 +89,7 @@ impl Scene {
                 fence: n,
                 try_number: n as i32,
                 ending: *ending,
+                started_at: None,
                 ended_at: DateTime::UNIX_EPOCH,
                 pid: None,
                 exit_code: None,
@@ -104,6 +109,8 @@ impl Scene {
             pool: 0,
             pool_slots: 1,
             queue: 1,
+            shared: None,
+            queued_at: None,
             counters: Counters::default(),
             attempts: first..first + tries,
         });
@@ -421,6 +428,155 @@ fn limits_of_tasks_and_of_runs_are_swept() {
     let verdict = limited("max_active_tis_per_dagrun").limit_breaches(false);
     only(&verdict, LimitsHold, "max_active_runs of d: 2 of 1");
     assert_eq!(verdict.totals[&LimitsHold], 1);
+}
+
+#[test]
+fn keys_and_parallelism_are_swept() {
+    let scene = || {
+        Scene::plain()
+            .run("r", RunState::Success)
+            .instance(0, -1, TaskState::Success, &[Ending::Success])
+            .instance(1, -1, TaskState::Success, &[Ending::Success])
+            .wrote("r", "a", 1, "S")
+            .wrote("r", "b", 1, "S")
+            .wrote("r", "a", 1, "E 0")
+            .wrote("r", "b", 1, "E 0")
+    };
+    let key = |key: &str, limit| Some((key.to_owned(), limit));
+    let mut keyed = scene();
+    keyed.rows.instances[0].shared = key("kim", 1);
+    keyed.rows.instances[1].shared = key("lee", 1);
+    holds(&keyed.limit_breaches(false));
+    keyed.rows.instances[1].shared = key("kim", 1);
+    let verdict = keyed.limit_breaches(false);
+    only(
+        &verdict,
+        LimitsHold,
+        "concurrency of tasks with the key \"kim\": 2 of 1",
+    );
+    let mut parallel = scene();
+    let all = ("parallelism".to_owned(), "all".to_owned());
+    for (cap, breaks) in [(2, false), (1, true)] {
+        let limit = Limit {
+            cap,
+            ..Limit::default()
+        };
+        parallel.rows.limits.insert(all.clone(), limit);
+        let verdict = parallel.limit_breaches(false);
+        match breaks {
+            true => only(&verdict, LimitsHold, "parallelism: 2 of 1"),
+            false => holds(&verdict),
+        }
+    }
+}
+
+#[test]
+fn keys_of_runs_are_swept() {
+    let scene = |keys: [&str; 2]| {
+        let dag = json!({"dag_id": "d", "concurrency": {"key": "{{ params.k }}"}, "tasks": [
+            {"task_id": "a", "shell": {"command": "true"}},
+        ]});
+        let mut scene = Scene::of(dag);
+        scene
+            .rows
+            .limits
+            .remove(&("dag_runs".to_owned(), "d".to_owned()));
+        for (run, key) in ["r", "s"].into_iter().zip(keys) {
+            scene = scene.run(run, RunState::Success).instance(
+                0,
+                -1,
+                TaskState::Success,
+                &[Ending::Success],
+            );
+            scene.rows.runs.last_mut().unwrap().key = key.to_owned();
+        }
+        scene
+            .wrote("r", "a", 1, "S")
+            .wrote("s", "a", 1, "S")
+            .wrote("r", "a", 1, "E 0")
+            .wrote("s", "a", 1, "E 0")
+    };
+    holds(&scene(["kim", "lee"]).limit_breaches(false));
+    holds(&scene(["", ""]).limit_breaches(false));
+    only(
+        &scene(["kim", "kim"]).limit_breaches(false),
+        LimitsHold,
+        "concurrency of d with the key \"kim\": 2 of 1",
+    );
+}
+
+#[test]
+fn rates_are_read_off_the_times_of_dispatches() {
+    let breaches = |times: &[i64]| {
+        let mut scene = Scene::plain().run("r", RunState::Success);
+        for (n, at) in (0..).zip(times) {
+            scene = scene.instance(0, n, TaskState::Success, &[Ending::Success]);
+            scene.rows.instances.last_mut().unwrap().queued_at =
+                Some(DateTime::UNIX_EPOCH + TimeDelta::milliseconds(*at));
+        }
+        let limit = Limit {
+            rate: Some((2, 1)),
+            ..Limit::default()
+        };
+        let queue = ("queue".to_owned(), "default".to_owned());
+        scene.rows.limits.insert(queue, limit);
+        let mut verdict = Verdict::default();
+        by_clock::rates(&scene.rows, &mut verdict);
+        verdict
+    };
+    // Two at once, then one each half second.
+    let verdict = breaches(&[0, 0, 500, 1000, 5000, 5000]);
+    holds(&verdict);
+    assert_eq!(verdict.counted.fullest["rate of queue default"], (2, 2));
+    only(
+        &breaches(&[0, 0, 499]),
+        LimitsHold,
+        "rate of queue default: 3 of 2 tokens",
+    );
+}
+
+#[test]
+fn what_waits_in_a_pool_is_swept_by_the_clock() {
+    // An approval that waits from second 10 to second 30, and a process from `start` to `end`.
+    let breaches = |include_deferred, start: u64, end: u64| {
+        let mut scene = Scene::of(json!({"dag_id": "d", "tasks": [
+            {"task_id": "a", "approval": {"who": ["ann"]}},
+            {"task_id": "b", "shell": {"command": "true"}},
+        ]}))
+        .run("r", RunState::Success)
+        .instance(0, -1, TaskState::Success, &[Ending::Success])
+        .instance(1, -1, TaskState::Success, &[Ending::Success])
+        .attempt(0, |attempt| {
+            attempt.started_at = DateTime::from_timestamp(10, 0);
+            attempt.ended_at = DateTime::from_timestamp(30, 0).unwrap();
+        });
+        let pool = ("pool".to_owned(), "default_pool".to_owned());
+        let limit = Limit {
+            cap: 1,
+            include_deferred,
+            ..Limit::default()
+        };
+        scene.rows.limits.insert(pool, limit);
+        scene.clock = start - 1;
+        scene = scene.wrote("r", "b", 1, "S");
+        scene.clock = end - 1;
+        scene = scene.wrote("r", "b", 1, "E 0");
+        let ledger = Ledger::parse(&scene.ledger);
+        let located = attempts::located(&ledger, &scene.rows);
+        let mut verdict = Verdict::default();
+        let same = TimeDelta::zero();
+        by_clock::waits(&ledger, &located, &scene.rows, same, &mut verdict);
+        verdict
+    };
+    only(
+        &breaches(true, 15, 20),
+        LimitsHold,
+        "pool default_pool with what waits: 2 of 1",
+    );
+    holds(&breaches(false, 15, 20));
+    // At its ends nobody knows.
+    holds(&breaches(true, 5, 12));
+    holds(&breaches(true, 28, 40));
 }
 
 // ---- Endings

@@ -381,10 +381,9 @@ static KEYS: &[Key] = &[
     key(
         "concurrency",
         Ty::Object(&later::CONCURRENCY),
-        "A limit shared by instances whose key is the same.",
+        "A limit shared by instances whose key is the same, in all DAGs.",
     )
-    .inherited()
-    .not_yet(),
+    .inherited(),
     key(
         "deadlines",
         Ty::List(&Ty::Object(&later::DEADLINE)),

@@ -221,6 +221,7 @@ impl World {
             used: 0,
             paused: false,
             rate: None,
+            include_deferred: false,
         };
         self.limits.insert(key, row);
     }

@@ -14,7 +14,7 @@ use sqlx::query;
 
 pub(super) async fn limits(store: &PgStore, keys: &[LimitKey]) -> StoreResult<Vec<LimitRow>> {
     const SQL: &str = "
-        SELECT l.kind, l.name, l.cap, l.used, l.paused, l.rate_count, l.rate_seconds, l.rate_full_at
+        SELECT l.kind, l.name, l.cap, l.used, l.paused, l.include_deferred, l.rate_count, l.rate_seconds, l.rate_full_at
         FROM (SELECT DISTINCT v.kind, v.name FROM unnest($1::text[], $2::text[]) AS v (kind, name)) v
         JOIN limits l ON l.kind = v.kind AND l.name = v.name
         ORDER BY l.kind, l.name";
@@ -26,23 +26,27 @@ pub(super) async fn limits(store: &PgStore, keys: &[LimitKey]) -> StoreResult<Ve
 }
 
 pub(super) async fn pools(store: &PgStore) -> StoreResult<Vec<PoolRow>> {
-    const SQL: &str =
-        "SELECT name, cap, used, description FROM limits WHERE kind = 'pool' ORDER BY name";
+    const SQL: &str = "SELECT name, cap, used, description, include_deferred FROM limits WHERE kind = 'pool' ORDER BY name";
     decode(&store.all(query(SQL)).await?)
 }
 
 pub(super) async fn pool_use(store: &PgStore, name: &str) -> StoreResult<PoolUse> {
-    const SQL: &str = "
-        SELECT count(*) FILTER (WHERE t.state = 'queued') AS queued,
-               count(*) FILTER (WHERE t.state = 'running') AS running,
-               count(*) FILTER (WHERE t.state = 'scheduled') AS scheduled
-        FROM dag_runs r JOIN task_instances t ON t.run_pk = r.pk
-        WHERE r.ended_at IS NULL AND t.pool = $1 AND t.state IN ('queued', 'running', 'scheduled')";
+    const SQL: &str = concat!(
+        "SELECT count(*) FILTER (WHERE t.state = 'queued') AS queued,
+                count(*) FILTER (WHERE t.state = 'running') AS running,
+                count(*) FILTER (WHERE t.state = 'scheduled') AS scheduled,
+                (SELECT COALESCE(sum(w.pool_slots), 0)::bigint FROM task_instances w WHERE w.pool = $1 AND ",
+        tx::waits!(),
+        ") AS deferred_slots
+         FROM dag_runs r JOIN task_instances t ON t.run_pk = r.pk
+         WHERE r.ended_at IS NULL AND t.pool = $1 AND t.state IN ('queued', 'running', 'scheduled')"
+    );
     match store.optional(query(SQL).bind(name)).await? {
         Some(row) => Ok(PoolUse {
             queued: get(&row, "queued")?,
             running: get(&row, "running")?,
             scheduled: get(&row, "scheduled")?,
+            deferred_slots: get(&row, "deferred_slots")?,
         }),
         None => Ok(PoolUse::default()),
     }
@@ -53,15 +57,18 @@ pub(super) async fn put_pool(
     name: &str,
     slots: i64,
     description: Option<&str>,
+    include_deferred: bool,
 ) -> StoreResult<PoolRow> {
     const SQL: &str = "
-        INSERT INTO limits (kind, name, cap, description) VALUES ('pool', $1, $2, $3)
-        ON CONFLICT (kind, name) DO UPDATE SET cap = excluded.cap, description = excluded.description
-        RETURNING name, cap, used, description";
+        INSERT INTO limits (kind, name, cap, description, include_deferred) VALUES ('pool', $1, $2, $3, $4)
+        ON CONFLICT (kind, name) DO UPDATE SET cap = excluded.cap, description = excluded.description,
+            include_deferred = excluded.include_deferred
+        RETURNING name, cap, used, description, include_deferred";
     let statement = query(SQL)
         .bind(name)
         .bind(slots)
-        .bind(opt_text(description));
+        .bind(opt_text(description))
+        .bind(include_deferred);
     let row = store
         .optional(statement)
         .await?

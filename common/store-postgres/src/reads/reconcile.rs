@@ -47,6 +47,9 @@ pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<
                EXISTS (SELECT FROM task_instances WHERE state = 'queued' AND claim_by < $1)
                    OR EXISTS (SELECT FROM task_instances WHERE state = 'restarting' AND worker IS NULL AND claim_by < $1)
                    AS unclaimed,
+               EXISTS (SELECT FROM task_instances t JOIN limits l ON l.kind = 'task_key' AND l.name = t.concurrency_key
+                       WHERE t.concurrency_strategy IS NOT NULL AND t.state = 'scheduled'
+                         AND l.used >= t.concurrency_limit) AS pushing,
                EXISTS (SELECT FROM task_instances WHERE state = 'restarting') AS restarting,
                EXISTS (SELECT FROM outbox WHERE created_at < $2) AS unpublished";
     let statement = query(SQL)
@@ -65,6 +68,7 @@ pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<
         retries: get(&row, "retries")?,
         waits: get(&row, "waits")?,
         unclaimed: get(&row, "unclaimed")?,
+        pushing: get(&row, "pushing")?,
         restarting: get(&row, "restarting")?,
         unpublished: get(&row, "unpublished")?,
     })

@@ -1,10 +1,10 @@
 //! What only clears and marks need.
 
-use super::PgTx;
+use super::{PgTx, task_instances::shared_name};
 use crate::{
     bind::{column, json, opt_text},
     listen::CHANNEL,
-    rows::{decode, get, ti_columns},
+    rows::{decode, get, strategy_name, ti_columns},
 };
 use gristmill_common::{
     engine::Tally,
@@ -57,16 +57,22 @@ pub(super) async fn tally(tx: &mut PgTx, run: RunPk) -> StoreResult<Tally> {
 pub(super) async fn remake(tx: &mut PgTx, rows: &[&TiRow]) -> StoreResult<()> {
     const SQL: &str = "
         UPDATE task_instances t SET queue = v.queue, map_values = v.map_values::json, then_state = v.then_state,
-            map_name = v.map_name
-        FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])
-            AS v (pk, queue, map_values, then_state, map_name)
+            map_name = v.map_name, concurrency_key = v.concurrency_key, concurrency_limit = v.concurrency_limit,
+            concurrency_strategy = v.concurrency_strategy
+        FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[], $8::text[])
+            AS v (pk, queue, map_values, then_state, map_name, concurrency_key, concurrency_limit, concurrency_strategy)
         WHERE t.pk = v.pk";
     let statement = query(SQL)
         .bind(column(rows, |row| row.pk.0))
         .bind(column(rows, |row| row.queue.as_str()))
         .bind(column(rows, |row| row.map_values.as_ref().map(json)))
         .bind(column(rows, |row| row.then.map(TaskState::as_str)))
-        .bind(column(rows, |row| opt_text(row.map_name.as_deref())));
+        .bind(column(rows, |row| opt_text(row.map_name.as_deref())))
+        .bind(column(rows, |row| shared_name(row)))
+        .bind(column(rows, |row| {
+            row.shared.as_ref().map(|shared| shared.limit)
+        }))
+        .bind(column(rows, |row| strategy_name(row.shared.as_ref())));
     tx.execute(statement).await.map(drop)
 }
 

@@ -3,7 +3,7 @@
 -- Why this plan. A scan of all ready instances by priority reads the whole backlog before it meets one that fits: 100,000
 -- instances of one run that may have 16 at a time, or 10,000 that wait for a full pool beside one for an empty pool. Instead
 -- the index task_instances_ready keeps apart what can be blocked apart. A *lane* is a run's ready instances that agree in
--- everything that may block them: task (where it has limits of its own), pool, queue and number of slots. Inside a lane
+-- everything that may block them: task (where it has limits of its own), pool, queue, number of slots and the key of the limit that it shares. Inside a lane
 -- all fit or none does, and the index holds them best first. So:
 --   1. open_runs: running runs with ready instances and room, by a partial index of just these;
 --   2. lanes: each run's lanes, by jumping from one to the next in the index (one probe per lane, whatever its length);
@@ -19,43 +19,61 @@ open_runs AS MATERIALIZED (
     FROM dag_runs r WHERE r.can_dispatch
 ),
 lanes AS (
-    SELECT o.run_pk, o.dag_id, o.room, l.limit_lane, l.pool, l.queue, l.pool_slots, l.task_id
+    SELECT o.run_pk, o.dag_id, o.room, l.limit_lane, l.pool, l.queue, l.pool_slots, l.concurrency_key, l.concurrency_limit,
+        l.task_id
     FROM open_runs o
     CROSS JOIN LATERAL (
-        SELECT t.limit_lane, t.pool, t.queue, t.pool_slots, t.task_id FROM task_instances t
+        SELECT t.limit_lane, t.pool, t.queue, t.pool_slots, t.concurrency_key, t.concurrency_limit, t.task_id
+        FROM task_instances t
         WHERE t.run_pk = o.run_pk AND t.state = 'scheduled'
-        ORDER BY t.limit_lane, t.pool, t.queue, t.pool_slots LIMIT 1) l
+        ORDER BY t.limit_lane, t.pool, t.queue, t.pool_slots, t.concurrency_key LIMIT 1) l
     UNION ALL
-    SELECT o.run_pk, o.dag_id, o.room, l.limit_lane, l.pool, l.queue, l.pool_slots, l.task_id
+    SELECT o.run_pk, o.dag_id, o.room, l.limit_lane, l.pool, l.queue, l.pool_slots, l.concurrency_key, l.concurrency_limit,
+        l.task_id
     FROM lanes o
     CROSS JOIN LATERAL (
-        SELECT t.limit_lane, t.pool, t.queue, t.pool_slots, t.task_id FROM task_instances t
+        SELECT t.limit_lane, t.pool, t.queue, t.pool_slots, t.concurrency_key, t.concurrency_limit, t.task_id
+        FROM task_instances t
         WHERE t.run_pk = o.run_pk AND t.state = 'scheduled'
-          AND (t.limit_lane, t.pool, t.queue, t.pool_slots) > (o.limit_lane, o.pool, o.queue, o.pool_slots)
-        ORDER BY t.limit_lane, t.pool, t.queue, t.pool_slots LIMIT 1) l
+          AND (t.limit_lane, t.pool, t.queue, t.pool_slots, t.concurrency_key)
+            > (o.limit_lane, o.pool, o.queue, o.pool_slots, o.concurrency_key)
+        ORDER BY t.limit_lane, t.pool, t.queue, t.pool_slots, t.concurrency_key LIMIT 1) l
 ),
 -- A queue whose bucket of tokens is not full has what is in it (a full one: `share` and the engine bound it).
 -- A negative cap is none. A pool must exist; other limits' rows are made when first needed, a queue's with cap 1000.
+-- In some pools also counts what waits without a worker.
+waiting AS MATERIALIZED (
+    SELECT l.name, (
+        SELECT COALESCE(sum(w.pool_slots), 0) FROM task_instances w
+        WHERE w.pool = l.name AND w.state IN ('up_for_reschedule', 'deferred', 'awaiting_input')
+          AND (w.state <> 'deferred' OR COALESCE((w.wait ->> 'open')::boolean, false)))::bigint AS slots
+    FROM limits l WHERE l.include_deferred
+),
 free AS (
     SELECT n.*,
-        CASE WHEN p.cap < 0 THEN 2147483647 ELSE p.cap - p.used END AS pool_free,
+        CASE WHEN p.cap < 0 THEN 2147483647 ELSE p.cap - p.used - COALESCE(w.slots, 0) END AS pool_free,
         CASE WHEN q.paused THEN 0 WHEN q.cap IS NULL THEN 1000
              WHEN q.rate_full_at > now() THEN LEAST(CASE WHEN q.cap < 0 THEN 2147483647 ELSE q.cap - q.used END,
                  floor(q.rate_count - EXTRACT(EPOCH FROM q.rate_full_at - now()) * q.rate_count / q.rate_seconds)::bigint)
              WHEN q.cap < 0 THEN 2147483647 ELSE q.cap - q.used END AS queue_free,
         CASE WHEN d.cap IS NULL OR d.cap < 0 THEN 2147483647 ELSE d.cap - d.used END AS dag_task_free,
-        CASE WHEN i.cap IS NULL OR i.cap < 0 THEN 2147483647 ELSE i.cap - i.used END AS run_task_free
+        CASE WHEN i.cap IS NULL OR i.cap < 0 THEN 2147483647 ELSE i.cap - i.used END AS run_task_free,
+        CASE WHEN n.concurrency_key = '' THEN 2147483647 ELSE n.concurrency_limit - COALESCE(k.used, 0) END AS key_free
     FROM lanes n
     JOIN limits p ON p.kind = 'pool' AND p.name = n.pool
+    LEFT JOIN waiting w ON w.name = n.pool
     LEFT JOIN limits q ON q.kind = 'queue' AND q.name = n.queue
     LEFT JOIN limits d ON n.limit_lane >= 0 AND d.kind = 'task' AND d.name = n.dag_id || '/' || n.task_id
     LEFT JOIN limits i ON n.limit_lane >= 0 AND i.kind = 'task_in_run' AND i.name = n.run_pk || '/' || n.task_id
+    LEFT JOIN limits k ON n.concurrency_key <> '' AND k.kind = 'task_key' AND k.name = n.concurrency_key
 ),
 open_lanes AS (
-    SELECT f.*, LEAST(f.room, f.pool_free / GREATEST(f.pool_slots, 1), f.queue_free, f.dag_task_free, f.run_task_free, $1)
+    SELECT f.*, LEAST(f.room, f.pool_free / GREATEST(f.pool_slots, 1), f.queue_free, f.dag_task_free, f.run_task_free, f.key_free,
+            $1)
         AS share
     FROM free f
     WHERE f.pool_free >= f.pool_slots AND f.queue_free > 0 AND f.dag_task_free > 0 AND f.run_task_free > 0
+      AND f.key_free > 0
 ),
 picked AS (
     SELECT t.pk, t.priority_weight, t.scheduled_at, n.*
@@ -63,7 +81,7 @@ picked AS (
     CROSS JOIN LATERAL (
         SELECT t.pk, t.priority_weight, t.scheduled_at FROM task_instances t
         WHERE t.run_pk = n.run_pk AND t.limit_lane = n.limit_lane AND t.pool = n.pool AND t.queue = n.queue
-          AND t.pool_slots = n.pool_slots AND t.state = 'scheduled'
+          AND t.pool_slots = n.pool_slots AND t.concurrency_key = n.concurrency_key AND t.state = 'scheduled'
         ORDER BY t.priority_weight DESC, t.scheduled_at, t.pk
         LIMIT GREATEST(n.share, 0)) t
 ),
@@ -74,7 +92,8 @@ within AS (
         row_number() OVER (PARTITION BY p.dag_id, p.task_id, p.limit_lane
                            ORDER BY p.priority_weight DESC, p.scheduled_at, p.pk) AS of_dag_task,
         row_number() OVER (PARTITION BY p.run_pk, p.limit_lane
-                           ORDER BY p.priority_weight DESC, p.scheduled_at, p.pk) AS of_run_task
+                           ORDER BY p.priority_weight DESC, p.scheduled_at, p.pk) AS of_run_task,
+        row_number() OVER (PARTITION BY p.concurrency_key ORDER BY p.priority_weight DESC, p.scheduled_at, p.pk) AS of_key
     FROM picked p
 ),
 of_runs AS (
@@ -83,6 +102,7 @@ of_runs AS (
     FROM within w
     WHERE w.of_pool <= w.pool_free AND w.of_queue <= w.queue_free
       AND (w.limit_lane < 0 OR (w.of_dag_task <= w.dag_task_free AND w.of_run_task <= w.run_task_free))
+      AND w.of_key <= w.key_free
 )
 SELECT pk, run_pk FROM of_runs WHERE of_run <= room
 ORDER BY priority_weight DESC, scheduled_at, pk

@@ -84,7 +84,9 @@ fn limited_tasks(spec: &DagSpec) -> Vec<i32> {
     (0..)
         .zip(&spec.tasks)
         .filter(|(_, task)| {
-            task.max_active_tis_per_dag.is_some() || task.max_active_tis_per_dagrun.is_some()
+            task.max_active_tis_per_dag.is_some()
+                || task.max_active_tis_per_dagrun.is_some()
+                || task.concurrency.is_some()
         })
         .map(|(idx, _)| idx)
         .collect()

@@ -63,7 +63,7 @@ pub(super) async fn lock_and_look(
     // The keys are rows of the index's order; an IN over a subselect keeps the sort on the locked table itself. With no
     // exceptions given (null) the look answers false.
     const SQL: &str = "
-        SELECT l.kind, l.name, l.cap, l.used, l.paused, l.rate_count, l.rate_seconds, l.rate_full_at,
+        SELECT l.kind, l.name, l.cap, l.used, l.paused, l.include_deferred, l.rate_count, l.rate_seconds, l.rate_full_at,
                (SELECT EXISTS (SELECT FROM dag_runs WHERE can_dispatch AND pk <> ALL ($3))) AS others
         FROM limits l
         WHERE (l.kind, l.name) IN (SELECT v.kind, v.name FROM unnest($1::text[], $2::text[]) AS v (kind, name))
@@ -109,6 +109,7 @@ pub(crate) fn rows_of(
                     get(row, "rate_full_at")?,
                     now,
                 ),
+                include_deferred: get(row, "include_deferred")?,
             });
         }
     }

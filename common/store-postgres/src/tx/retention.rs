@@ -45,9 +45,9 @@ pub(super) async fn delete_old(
     tx.execute(query(OLD_WORKERS).bind(yesterday)).await?;
     tx.execute(query("DELETE FROM barriers WHERE applied_at < $1").bind(yesterday))
         .await?;
-    // Of keys that no run has at the moment.
+    // Of keys that nobody holds at the moment.
     tx.execute(query(
-        "DELETE FROM limits WHERE kind = 'dag_run_key' AND used = 0",
+        "DELETE FROM limits WHERE kind IN ('dag_run_key', 'task_key') AND used = 0",
     ))
     .await?;
     tx.execute(query("DELETE FROM components WHERE heartbeat_at < $1").bind(yesterday))

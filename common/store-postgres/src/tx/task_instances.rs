@@ -4,7 +4,10 @@ use super::PgTx;
 use crate::Statement;
 use crate::{
     bind::{column, json, opt_text, text},
-    rows::{FromPg, decode, get, locked_run, run_aliases, run_columns, ti_and_run, ti_columns},
+    rows::{
+        FromPg, decode, get, locked_run, run_aliases, run_columns, strategy_name, ti_and_run,
+        ti_columns,
+    },
 };
 use gristmill_common::{
     ids::{RunPk, TaskIdx, TiPk},
@@ -80,21 +83,28 @@ fn bind_mutable<'q, T>(
         .bind(column(rows, |t| row(t).wait.as_ref().map(json)))
 }
 
+/// The key of the limit that it shares; empty: none.
+pub(super) fn shared_name(row: &TiRow) -> &str {
+    row.shared.as_ref().map_or("", |shared| &shared.key)
+}
+
 pub(super) async fn insert(tx: &mut PgTx, tis: &[NewTi]) -> StoreResult<Vec<TiPk>> {
     const SQL: &str = concat!(
         "INSERT INTO task_instances (run_pk, task_idx, task_id, map_index, queue, pool, pool_slots, priority_weight,
-                                     map_values, map_name, limit_lane, ",
+                                     map_values, map_name, concurrency_key, concurrency_limit,
+                                     concurrency_strategy, limit_lane, ",
         mutable_names!(),
         ") SELECT v.run_pk, v.task_idx, v.task_id, v.map_index, v.queue, v.pool, v.pool_slots, v.priority_weight,
-                  v.map_values::json, v.map_name, CASE WHEN v.task_idx = ANY (d.limited_tasks) THEN v.task_idx ELSE -1 END, ",
+                  v.map_values::json, v.map_name, v.concurrency_key, v.concurrency_limit, v.concurrency_strategy,
+                  CASE WHEN v.task_idx = ANY (d.limited_tasks) THEN v.task_idx ELSE -1 END, ",
         mutable_values!(),
         " FROM unnest(",
         mutable_unnest!(),
         ", $32::bigint[], $33::integer[], $34::text[], $35::integer[], $36::text[], $37::text[], $38::integer[],
-          $39::integer[], $40::text[], $41::text[]) WITH ORDINALITY AS v (",
+          $39::integer[], $40::text[], $41::text[], $42::text[], $43::integer[], $44::text[]) WITH ORDINALITY AS v (",
         mutable_names!(),
         ", run_pk, task_idx, task_id, map_index, queue, pool, pool_slots, priority_weight, map_values, map_name,
-          position)
+          concurrency_key, concurrency_limit, concurrency_strategy, position)
          JOIN dag_runs r ON r.pk = v.run_pk
          JOIN dag_versions d ON d.pk = r.version_pk
          ORDER BY v.position
@@ -113,7 +123,12 @@ pub(super) async fn insert(tx: &mut PgTx, tis: &[NewTi]) -> StoreResult<Vec<TiPk
         .bind(column(tis, |ti| ti.0.pool_slots))
         .bind(column(tis, |ti| ti.0.priority_weight))
         .bind(column(tis, |ti| ti.0.map_values.as_ref().map(json)))
-        .bind(column(tis, |ti| opt_text(ti.0.map_name.as_deref())));
+        .bind(column(tis, |ti| opt_text(ti.0.map_name.as_deref())))
+        .bind(column(tis, |ti| shared_name(&ti.0)))
+        .bind(column(tis, |ti| {
+            ti.0.shared.as_ref().map(|shared| shared.limit)
+        }))
+        .bind(column(tis, |ti| strategy_name(ti.0.shared.as_ref())));
     let rows = tx.all(statement).await?;
     if rows.len() != tis.len() {
         let error = format!(

@@ -1,6 +1,6 @@
 //! Waits without a worker.
 
-use super::PgTx;
+use super::{PgTx, shared_limits::waits};
 use crate::{
     bind::{column, text},
     rows::{FromPg, approval_columns, dag_columns, decode_optional, get, named, ti_and_run},
@@ -11,19 +11,37 @@ use gristmill_common::{
     ids::{RunPk, TaskIdx, TiPk, VersionPk},
     state::TaskState,
 };
-use gristmill_store::{ApprovalRow, AwaitedEnd, DagRow, EarlierRun, OtherRun, StoreResult, WaitTx};
+use gristmill_store::{
+    ApprovalRow, AwaitedEnd, DagRow, DueWait, EarlierRun, OtherRun, StoreResult, WaitTx,
+};
 use sqlx::query;
 use std::collections::BTreeMap;
 
 #[async_trait]
 impl WaitTx for PgTx {
-    async fn due_waits(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>> {
-        const SQL: &str = "
-            SELECT pk, run_pk FROM task_instances
-            WHERE state IN ('none', 'up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= $1
-            ORDER BY next_at, pk LIMIT $2";
+    async fn due_waits(&mut self, max: i64) -> StoreResult<Vec<DueWait>> {
+        // Of pools in which waits count, of which there may be none: what is free as it stands.
+        const SQL: &str = concat!(
+            "WITH counted AS MATERIALIZED (
+                SELECT l.name, CASE WHEN l.cap < 0 THEN 2147483647 ELSE l.cap - l.used - (
+                    SELECT COALESCE(sum(w.pool_slots), 0) FROM task_instances w WHERE w.pool = l.name AND ",
+            waits!(),
+            ") END AS free FROM limits l WHERE l.include_deferred)
+            SELECT t.pk, t.run_pk, c.name IS NOT NULL AS admit
+            FROM task_instances t
+            LEFT JOIN counted c ON c.name = t.pool AND t.state = 'deferred'
+                AND NOT COALESCE((t.wait ->> 'open')::boolean, false)
+            WHERE t.state IN ('none', 'up_for_reschedule', 'deferred', 'awaiting_input') AND t.next_at <= $1
+              AND (c.name IS NULL OR c.free >= t.pool_slots)
+            ORDER BY t.next_at, t.pk LIMIT $2"
+        );
         let rows = self.all(query(SQL).bind(self.now).bind(max)).await?;
-        rows.iter().map(ti_and_run).collect()
+        let due = |row| {
+            let (ti, run) = ti_and_run(row)?;
+            let admit = get(row, "admit")?;
+            Ok(DueWait { ti, run, admit })
+        };
+        rows.iter().map(due).collect()
     }
 
     async fn awaited_ends(&mut self, max: i64) -> StoreResult<Vec<AwaitedEnd>> {

@@ -1,6 +1,6 @@
 //! What only clears and marks need.
 
-use super::task_instances::ti_row;
+use super::task_instances::{SharedJson, ti_row};
 use crate::{
     codec::{Document, Micros, Named, encode},
     session::{Session, args},
@@ -53,7 +53,9 @@ impl Session {
     pub(crate) async fn remake_tis(&mut self, rows: &[&TiRow]) -> StoreResult<()> {
         const SQL: &str = "
             UPDATE task_instances AS t SET queue = w.value ->> 'queue', map_values = w.value ->> 'map_values',
-                then_state = w.value ->> 'then_state', map_name = w.value ->> 'map_name'
+                then_state = w.value ->> 'then_state', map_name = w.value ->> 'map_name',
+                concurrency_key = w.value ->> 'concurrency_key', concurrency_limit = w.value ->> 'concurrency_limit',
+                concurrency_strategy = w.value ->> 'concurrency_strategy'
             FROM jsonb_each(?1) AS w
             WHERE t.pk = w.value ->> 'pk'";
         #[derive(Serialize)]
@@ -63,6 +65,8 @@ impl Session {
             map_values: Option<Document<&'a Map<String, Value>>>,
             then_state: Option<&'static str>,
             map_name: Option<&'a str>,
+            #[serde(flatten)]
+            shared: SharedJson<'a>,
         }
         let rows: Vec<_> = rows
             .iter()
@@ -72,6 +76,7 @@ impl Session {
                 map_values: row.map_values.as_ref().map(Document),
                 then_state: row.then.map(TaskState::as_str),
                 map_name: row.map_name.as_deref(),
+                shared: SharedJson::of(row),
             })
             .collect();
         self.execute(SQL, args![encode(&rows)?]).await?;

@@ -43,7 +43,7 @@ impl Session {
     /// The limits that exist, in the order of their columns.
     pub(crate) async fn limits(&mut self, keys: &[LimitKey]) -> StoreResult<Vec<LimitRow>> {
         const SQL: &str = "
-            SELECT json_array(l.kind, l.name, l.cap, l.used, l.paused, l.rate_count, l.rate_seconds, l.rate_full_at)
+            SELECT json_array(l.kind, l.name, l.cap, l.used, l.paused, l.include_deferred, l.rate_count, l.rate_seconds, l.rate_full_at)
             FROM jsonb_each(?1) AS k CROSS JOIN limits AS l ON l.kind = k.value ->> 0 AND l.name = k.value ->> 1
             ORDER BY l.kind, l.name";
         #[derive(Deserialize)]
@@ -53,6 +53,7 @@ impl Session {
             cap: i64,
             used: i64,
             paused: Flag,
+            include_deferred: Flag,
             rate_count: Option<i64>,
             rate_seconds: Option<i64>,
             rate_full_at: Option<Micros>,
@@ -82,6 +83,7 @@ impl Session {
                         time(r.rate_full_at),
                         self.now,
                     ),
+                    include_deferred: r.include_deferred.0,
                 })
             })
             .collect())
@@ -178,8 +180,9 @@ impl Session {
 
     pub(crate) async fn pools(&mut self) -> StoreResult<Vec<PoolRow>> {
         const SQL: &str = "
-            SELECT json_array(name, cap, used, description) FROM limits WHERE kind = 'pool' ORDER BY name";
-        let rows: Vec<(String, i64, i64, Option<String>)> = self.rows(SQL, args![]).await?;
+            SELECT json_array(name, cap, used, description, include_deferred) FROM limits
+            WHERE kind = 'pool' ORDER BY name";
+        let rows: Vec<PoolRecord> = self.rows(SQL, args![]).await?;
         Ok(rows.into_iter().map(pool_row).collect())
     }
 
@@ -188,12 +191,14 @@ impl Session {
         name: &str,
         slots: i64,
         description: Option<&str>,
+        include_deferred: bool,
     ) -> StoreResult<PoolRow> {
         const SQL: &str = "
-            INSERT INTO limits (kind, name, cap, description) VALUES ('pool', ?1, ?2, ?3)
-            ON CONFLICT (kind, name) DO UPDATE SET cap = excluded.cap, description = excluded.description
-            RETURNING json_array(name, cap, used, description)";
-        self.one(SQL, args![name, slots, description])
+            INSERT INTO limits (kind, name, cap, description, include_deferred) VALUES ('pool', ?1, ?2, ?3, ?4)
+            ON CONFLICT (kind, name) DO UPDATE SET cap = excluded.cap, description = excluded.description,
+                include_deferred = excluded.include_deferred
+            RETURNING json_array(name, cap, used, description, include_deferred)";
+        self.one(SQL, args![name, slots, description, include_deferred])
             .await
             .map(pool_row)
     }
@@ -230,8 +235,11 @@ impl Session {
     }
 }
 
-fn pool_row((name, slots, occupied, description): (String, i64, i64, Option<String>)) -> PoolRow {
+type PoolRecord = (String, i64, i64, Option<String>, Flag);
+
+fn pool_row((name, slots, occupied, description, include_deferred): PoolRecord) -> PoolRow {
     PoolRow {
+        include_deferred: include_deferred.0,
         name,
         slots,
         occupied,

@@ -17,6 +17,7 @@ mod retention;
 mod run_queries;
 mod runs;
 mod schema;
+mod shared_limits;
 mod starts;
 mod task_instances;
 mod waits;

@@ -68,17 +68,22 @@ impl Session {
     }
 
     pub(crate) async fn pool_use(&mut self, name: &str) -> StoreResult<PoolUse> {
-        const SQL: &str = "
-            SELECT json_array(count(*) FILTER (WHERE t.state = 'queued'),
+        const SQL: &str = concat!(
+            "SELECT json_array(count(*) FILTER (WHERE t.state = 'queued'),
                 count(*) FILTER (WHERE t.state IN ('running', 'restarting')),
-                count(*) FILTER (WHERE t.state = 'scheduled'))
-            FROM dag_runs AS r CROSS JOIN task_instances AS t ON t.run = r.pk
-            WHERE r.state = 'running' AND t.pool = ?1";
-        let (queued, running, scheduled) = self.one(SQL, args![name]).await?;
+                count(*) FILTER (WHERE t.state = 'scheduled'),
+                (SELECT coalesce(sum(w.pool_slots), 0) FROM task_instances AS w WHERE w.pool = ?1 AND ",
+            super::shared_limits::waits!(),
+            "))
+             FROM dag_runs AS r CROSS JOIN task_instances AS t ON t.run = r.pk
+             WHERE r.state = 'running' AND t.pool = ?1"
+        );
+        let (queued, running, scheduled, deferred_slots) = self.one(SQL, args![name]).await?;
         Ok(PoolUse {
             queued,
             running,
             scheduled,
+            deferred_slots,
         })
     }
 

@@ -35,9 +35,9 @@ impl Session {
         self.delete_leavings(runs.iter().map(|(pk, ..)| *pk).collect())
             .await?;
         self.execute(WORKERS, args![day_ago]).await?;
-        // Of keys that no run has at the moment.
+        // Of keys that nobody holds at the moment.
         self.execute(
-            "DELETE FROM limits WHERE kind = 'dag_run_key' AND used = 0",
+            "DELETE FROM limits WHERE kind IN ('dag_run_key', 'task_key') AND used = 0",
             args![],
         )
         .await?;

@@ -6,7 +6,8 @@ use crate::{
 };
 use gristmill_common::{
     ids::{Fence, RunPk, TaskIdx, TiPk},
-    row::{AttemptRow, TiRow, Wait},
+    row::{AttemptRow, SharedKey, TiRow, Wait},
+    spec::Strategy,
     state::TaskState,
     trigger_rule::Counters,
 };
@@ -23,7 +24,7 @@ macro_rules! ti_row {
          t.user_failures, t.infra_losses, t.attempt, t.epoch, t.queue, t.pool, t.pool_slots, t.priority_weight, \
          t.occupies, t.counters, t.expanded_len, t.map_values, t.map_name, t.scheduled_at, t.queued_at, \
          t.claim_by, t.started_at, t.ended_at, t.next_at, t.worker, t.hostname, t.pid, t.exit_code, t.reason, \
-         t.wait, t.then_state)"
+         t.wait, t.then_state, t.concurrency_key, t.concurrency_limit, t.concurrency_strategy)"
     };
 }
 pub(super) use ti_row;
@@ -74,6 +75,9 @@ pub(super) struct TiRecord {
     reason: Option<String>,
     wait: Option<Document<Wait>>,
     then_state: Option<Named<TaskState>>,
+    concurrency_key: String,
+    concurrency_limit: Option<i32>,
+    concurrency_strategy: Option<Named<Strategy>>,
 }
 
 impl From<TiRecord> for TiRow {
@@ -101,6 +105,13 @@ impl From<TiRecord> for TiRow {
             expanded_len: r.expanded_len,
             map_values: r.map_values.map(|d| d.0),
             map_name: r.map_name,
+            shared: (!r.concurrency_key.is_empty()).then(|| SharedKey {
+                key: r.concurrency_key,
+                limit: r.concurrency_limit.unwrap_or(1),
+                strategy: r
+                    .concurrency_strategy
+                    .map_or(Strategy::Queue, |name| name.0),
+            }),
             scheduled_at: time(r.scheduled_at),
             queued_at: time(r.queued_at),
             claim_by: time(r.claim_by),
@@ -208,6 +219,32 @@ struct Identity<'a> {
     priority_weight: i32,
     map_values: Option<Document<&'a Map<String, Value>>>,
     map_name: Option<&'a str>,
+    #[serde(flatten)]
+    shared: SharedJson<'a>,
+}
+
+/// The limit that an instance shares, in columns.
+#[derive(Serialize)]
+pub(super) struct SharedJson<'a> {
+    /// Empty: none.
+    concurrency_key: &'a str,
+    concurrency_limit: Option<i32>,
+    /// None for those that only wait, which nobody has to look for.
+    concurrency_strategy: Option<&'static str>,
+}
+
+impl<'a> SharedJson<'a> {
+    pub(super) fn of(row: &'a TiRow) -> Self {
+        let shared = row.shared.as_ref();
+        Self {
+            concurrency_key: shared.map_or("", |shared| &shared.key),
+            concurrency_limit: shared.map(|shared| shared.limit),
+            concurrency_strategy: shared
+                .map(|shared| shared.strategy)
+                .filter(|strategy| *strategy != Strategy::Queue)
+                .map(Strategy::as_str),
+        }
+    }
 }
 
 impl<'a> TiJson<'a> {
@@ -228,6 +265,7 @@ impl<'a> TiJson<'a> {
                 priority_weight: row.priority_weight,
                 map_values: row.map_values.as_ref().map(Document),
                 map_name: row.map_name.as_deref(),
+                shared: SharedJson::of(row),
             }),
             ..Self::of(row, row.state, row.fence)
         }
@@ -270,7 +308,8 @@ const INSERT: &str = "
 INSERT INTO task_instances
     (run, task_idx, task_id, map_index, state, fence, try_number, max_tries, user_failures, infra_losses, attempt, epoch,
      queue, pool, pool_slots, priority_weight, occupies, counters, expanded_len, map_values, map_name,
-     scheduled_at, queued_at, claim_by, started_at, ended_at, next_at, worker, hostname, pid, exit_code, reason, wait)
+     scheduled_at, queued_at, claim_by, started_at, ended_at, next_at, worker, hostname, pid, exit_code, reason, wait,
+     concurrency_key, concurrency_limit, concurrency_strategy)
 SELECT value ->> 'run', value ->> 'task_idx', value ->> 'task_id', value ->> 'map_index', value ->> 'state',
     value ->> 'fence', value ->> 'try_number', value ->> 'max_tries', value ->> 'user_failures',
     value ->> 'infra_losses', value ->> 'attempt', value ->> 'epoch', value ->> 'queue', value ->> 'pool',
@@ -278,7 +317,7 @@ SELECT value ->> 'run', value ->> 'task_idx', value ->> 'task_id', value ->> 'ma
     value ->> 'expanded_len', value ->> 'map_values', value ->> 'map_name', value ->> 'scheduled_at',
     value ->> 'queued_at', value ->> 'claim_by', value ->> 'started_at', value ->> 'ended_at', value ->> 'next_at', value ->> 'worker',
     value ->> 'hostname', value ->> 'pid', value ->> 'exit_code', value ->> 'reason',
-    value ->> 'wait'
+    value ->> 'wait', value ->> 'concurrency_key', value ->> 'concurrency_limit', value ->> 'concurrency_strategy'
 FROM jsonb_each(?1)
 RETURNING json_array(pk, run, task_idx, map_index)";
 

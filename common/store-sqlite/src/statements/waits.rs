@@ -1,5 +1,6 @@
 //! Waits without a worker.
 
+use super::shared_limits::waits;
 use crate::{
     codec::{Document, Flag, Micros, Named, encode, time},
     session::{Session, args},
@@ -10,7 +11,7 @@ use gristmill_common::{
     state::{RunState, TaskState},
 };
 use gristmill_store::{
-    ApprovalFilter, ApprovalRow, AwaitedEnd, EarlierRun, OtherRun, Page, StoreResult,
+    ApprovalFilter, ApprovalRow, AwaitedEnd, DueWait, EarlierRun, OtherRun, Page, StoreResult,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -63,12 +64,28 @@ impl From<ApprovalRecord> for ApprovalRow {
 }
 
 impl Session {
-    pub(crate) async fn due_waits(&mut self, max: i64) -> StoreResult<Vec<(TiPk, RunPk)>> {
-        const SQL: &str = "
-            SELECT json_array(pk, run) FROM task_instances
-            WHERE state IN ('none', 'up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= ?1
-            ORDER BY next_at, pk LIMIT ?2";
-        self.rows(SQL, args![self.now, max]).await
+    pub(crate) async fn due_waits(&mut self, max: i64) -> StoreResult<Vec<DueWait>> {
+        // Of pools in which waits count, of which there may be none: what is free as it stands.
+        const SQL: &str = concat!(
+            "WITH counted AS MATERIALIZED (
+                SELECT l.name, CASE WHEN l.cap < 0 THEN 2147483647 ELSE l.cap - l.used - (
+                    SELECT coalesce(sum(w.pool_slots), 0) FROM task_instances AS w WHERE w.pool = l.name AND ",
+            waits!(),
+            ") END AS free FROM limits AS l WHERE l.include_deferred = 1)
+            SELECT json_array(t.pk, t.run, c.name IS NOT NULL)
+            FROM task_instances AS t
+            LEFT JOIN counted AS c ON c.name = t.pool AND t.state = 'deferred' AND coalesce(t.wait ->> 'open', 0) = 0
+            WHERE t.state IN ('none', 'up_for_reschedule', 'deferred', 'awaiting_input') AND t.next_at <= ?1
+                AND (c.name IS NULL OR c.free >= t.pool_slots)
+            ORDER BY t.next_at, t.pk LIMIT ?2"
+        );
+        let rows: Vec<(TiPk, RunPk, Flag)> = self.rows(SQL, args![self.now, max]).await?;
+        let due = |(ti, run, admit): (_, _, Flag)| DueWait {
+            ti,
+            run,
+            admit: admit.0,
+        };
+        Ok(rows.into_iter().map(due).collect())
     }
 
     pub(crate) async fn awaited_ends(&mut self, max: i64) -> StoreResult<Vec<AwaitedEnd>> {

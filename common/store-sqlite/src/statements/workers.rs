@@ -117,6 +117,10 @@ impl Session {
                     OR EXISTS (SELECT 1 FROM dag_runs WHERE waiter IS NOT NULL AND ended_at IS NOT NULL),
                 EXISTS (SELECT 1 FROM task_instances WHERE state = 'queued' AND claim_by < ?1)
                     OR EXISTS (SELECT 1 FROM task_instances WHERE state = 'restarting' AND worker IS NULL AND claim_by < ?1),
+                EXISTS (SELECT 1 FROM task_instances AS t
+                    CROSS JOIN limits AS l ON l.kind = 'task_key' AND l.name = t.concurrency_key
+                    WHERE t.concurrency_strategy IS NOT NULL AND t.state = 'scheduled'
+                        AND l.used >= t.concurrency_limit),
                 EXISTS (SELECT 1 FROM task_instances WHERE state = 'restarting'),
                 EXISTS (SELECT 1 FROM outbox WHERE written_at <= ?2))";
         #[derive(Deserialize)]
@@ -130,6 +134,7 @@ impl Session {
             retries: Flag,
             waits: Flag,
             unclaimed: Flag,
+            pushing: Flag,
             restarting: Flag,
             unpublished: Flag,
         }
@@ -144,6 +149,7 @@ impl Session {
             retries: found.retries.0,
             waits: found.waits.0,
             unclaimed: found.unclaimed.0,
+            pushing: found.pushing.0,
             restarting: found.restarting.0,
             unpublished: found.unpublished.0,
         })

@@ -110,6 +110,7 @@ pub(crate) fn ready(run: RunPk, task_idx: i32, now: DateTime<Utc>) -> TiRow {
         expanded_len: None,
         map_values: None,
         map_name: None,
+        shared: None,
         scheduled_at: Some(now),
         queued_at: None,
         claim_by: None,

@@ -104,6 +104,7 @@ pub(super) fn ready_ti(run: RunPk, task_idx: i32) -> TiRow {
         expanded_len: None,
         map_values: None,
         map_name: None,
+        shared: None,
         scheduled_at: Some(after(-60)),
         queued_at: None,
         claim_by: None,

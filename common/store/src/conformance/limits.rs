@@ -73,6 +73,7 @@ pub async fn rows_are_ensured_not_reset<B: Backend>(store: B) {
             used: 0,
             paused: false,
             rate: None,
+            include_deferred: false,
         })
         .collect();
     assert_eq!(locked, expected, "in the order of their columns");
@@ -191,14 +192,14 @@ pub async fn limits_locked_in_any_order_do_not_deadlock<B: Backend>(store: B) {
 pub async fn pools_are_put_and_deleted<B: Backend>(store: B) {
     let bed = Bed::new(store).await;
     assert_eq!(bed.pools().await.unwrap()[0].name, "default_pool");
-    let pool = bed.put_pool("api", 4, Some("shop")).await.unwrap();
+    let pool = bed.put_pool("api", 4, Some("shop"), false).await.unwrap();
     assert_eq!(
         (pool.slots, pool.occupied, pool.description.as_deref()),
         (4, 0, Some("shop"))
     );
     let key = LimitKey::pool("api");
     spend(&bed, &key, 3).await.unwrap();
-    let pool = bed.put_pool("api", 2, None).await.unwrap();
+    let pool = bed.put_pool("api", 2, None, false).await.unwrap();
     assert_eq!((pool.slots, pool.occupied, pool.description), (2, 3, None));
     assert!(matches!(
         bed.delete_pool("api").await,

@@ -5,7 +5,8 @@ use crate::{Backend, NewTi, StoreError, TiWrite, Tx};
 use futures::future::join_all;
 use gristmill_common::{
     ids::{Fence, RunPk, TiPk},
-    row::{AttemptRow, RunRow, TiRow, Wait},
+    row::{AttemptRow, RunRow, SharedKey, TiRow, Wait},
+    spec::Strategy,
     state::{RunState, TaskState},
     trigger_rule::Counters,
 };
@@ -54,6 +55,11 @@ fn full(idx: i32) -> TiRow {
         expanded_len: Some(12),
         map_values: json!({ "z": [1], "a": null }).as_object().cloned(),
         map_name: Some("z of a".to_owned()),
+        shared: Some(SharedKey {
+            key: "kim/ä".to_owned(),
+            limit: 3,
+            strategy: Strategy::CancelNew,
+        }),
         scheduled_at: Some(after(-60)),
         queued_at: Some(after(-50)),
         claim_by: Some(after(-40)),
@@ -140,6 +146,7 @@ pub async fn an_instance_keeps_its_columns<B: Backend>(store: B) {
                 priority_weight: ti.priority_weight,
                 map_values: ti.map_values.clone(),
                 map_name: ti.map_name.clone(),
+                shared: ti.shared.clone(),
                 ..full(1)
             };
         })

@@ -1,7 +1,7 @@
 //! Waits without a worker.
 
 use super::bed::{Bed, after, manual_run, ready_ti};
-use crate::{ApprovalFilter, ApprovalRow, AwaitedEnd, Backend, NewRun, Tx, WaitTx};
+use crate::{ApprovalFilter, ApprovalRow, AwaitedEnd, Backend, DueWait, NewRun, Tx, WaitTx};
 use gristmill_common::{
     ids::{RunPk, TiPk},
     row::TiRow,
@@ -41,9 +41,14 @@ pub async fn due_waits_come_oldest_first<B: Backend>(store: B) {
     ];
     let (run, keys) = bed.running(&dag, "r", tis).await;
     let mut tx = bed.tx().await;
-    let due = tx.due_waits(10).await.unwrap();
-    assert_eq!(due, [(keys[1], run), (keys[2], run), (keys[0], run)]);
-    assert_eq!(tx.due_waits(1).await.unwrap(), [(keys[1], run)]);
+    let due = |ti| DueWait {
+        ti,
+        run,
+        admit: false,
+    };
+    let all = tx.due_waits(10).await.unwrap();
+    assert_eq!(all, [keys[1], keys[2], keys[0]].map(due));
+    assert_eq!(tx.due_waits(1).await.unwrap(), [due(keys[1])]);
     drop(tx);
     let to_do = bed.to_do(std::time::Duration::ZERO).await.unwrap();
     assert!(to_do.waits);

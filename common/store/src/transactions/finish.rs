@@ -1,10 +1,14 @@
 //! The common end of every transaction that changes task instances: settle, expand, dispatch, write.
 
-use super::{assets, endings, past};
+use super::{
+    assets, endings, past,
+    room::{count_active, count_waiting, first_cap, take_tokens},
+    writes,
+};
 use crate::{
-    LimitKey, LimitRow, StoreError, StoreResult, Tx,
+    LimitKey, StoreError, StoreResult, Tx,
     plans::PlanCache,
-    records::{NewAssetEvent, NewTi, OutDispatch, TiWrite, Writes},
+    records::{NewAssetEvent, NewTi, OutDispatch, Writes},
     store::{Applied, DispatchContext, EndedRun},
 };
 use gristmill_common::{
@@ -25,8 +29,6 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Publish cap of a queue that no worker has announced yet.
-const QUEUE_CAP: i64 = 1000;
 /// Rows of one INSERT at most.
 const CHUNK: usize = 5_000;
 
@@ -291,20 +293,19 @@ async fn dispatch<T: Tx>(
     // or it is seen then, and the dispatch loop is woken for it.
     let (mut limits, others_wait) = tx.lock_limits_and_look(&keys, except).await?;
     let ask_again = ask_others && !others_wait;
-    let new_queues: Vec<(LimitKey, i64)> = keys
+    let new: Vec<(LimitKey, i64)> = keys
         .iter()
-        .filter(|key| {
-            matches!(key, LimitKey::Queue { .. }) && !limits.iter().any(|limit| limit.key == **key)
-        })
-        .map(|key| (key.clone(), QUEUE_CAP))
+        .filter_map(|key| Some((key.clone(), first_cap(key)?)))
+        .filter(|(key, _)| !limits.iter().any(|limit| limit.key == *key))
         .collect();
-    if !new_queues.is_empty() {
-        tx.ensure_limits(&new_queues, false).await?;
+    if !new.is_empty() {
+        tx.ensure_limits(&new, false).await?;
         limits = tx.lock_limits(&keys).await?;
     }
     let ready = if others_wait { &[] } else { ready };
     if !ready.is_empty() {
         count_active(tx, ws, &mut limits).await?;
+        count_waiting(tx, ws, &mut limits, &ws.waiting_slots()).await?;
     }
     let now = ws.now;
     let claim_by = now
@@ -335,61 +336,6 @@ async fn dispatch<T: Tx>(
         others_wait,
         ask_again,
     })
-}
-
-/// Where the deployment's parallelism is limited: what is used of it. Its row is locked, so nobody dispatches meanwhile.
-async fn count_active<T: Tx>(
-    tx: &mut T,
-    ws: &WorkingSet,
-    limits: &mut [LimitRow],
-) -> StoreResult<()> {
-    let is_it = |limit: &&mut LimitRow| limit.key == LimitKey::Parallelism;
-    let Some(limit) = limits.iter_mut().find(is_it) else {
-        return Ok(());
-    };
-    let runs = ws.run_keys();
-    let elsewhere = tx.active_tasks(&runs).await?;
-    let here: i64 = runs
-        .iter()
-        .filter_map(|run| ws.run(*run))
-        .map(|run| i64::from(run.active_tasks))
-        .sum();
-    limit.used = elsewhere + here;
-    Ok(())
-}
-
-/// Each dispatch takes a token of its queue, where that has a rate.
-async fn take_tokens<T: Tx>(
-    tx: &mut T,
-    ws: &WorkingSet,
-    out: &[TiPk],
-    limits: &[LimitRow],
-) -> StoreResult<()> {
-    let mut taken: BTreeMap<&str, i64> = limits
-        .iter()
-        .filter(|limit| limit.rate.is_some())
-        .filter_map(|limit| match &limit.key {
-            LimitKey::Queue { name } => Some((name.as_str(), 0)),
-            _ => None,
-        })
-        .collect();
-    if taken.is_empty() {
-        return Ok(());
-    }
-    for row in out.iter().filter_map(|ti| ws.ti(*ti)) {
-        if let Some(taken) = taken.get_mut(row.queue.as_str()) {
-            *taken += 1;
-        }
-    }
-    let taken: Vec<(String, i64)> = taken
-        .into_iter()
-        .filter(|(_, n)| *n > 0)
-        .map(|(queue, n)| (queue.to_owned(), n))
-        .collect();
-    match taken.is_empty() {
-        true => Ok(()),
-        false => tx.take_tokens(&taken).await,
-    }
 }
 
 /// Makes the messages of what was dispatched. An instance whose message cannot be made fails with the reason.
@@ -611,15 +557,7 @@ async fn write<T: Tx>(
     ask_others: bool,
     updates: &mut Vec<NewAssetEvent>,
 ) -> StoreResult<bool> {
-    let tis: Vec<TiWrite> = ws
-        .changes()
-        .into_iter()
-        .map(|change| TiWrite {
-            row: change.row,
-            expected_state: change.expected_state,
-            expected_fence: change.expected_fence,
-        })
-        .collect();
+    let tis = writes(ws);
     for write in &tis {
         updates.extend(assets::updates(ws, Some(write.expected_state), &write.row));
     }

@@ -6,11 +6,12 @@
 //! name it themselves: whoever waits is not looked at in between.
 
 use super::{
+    admit::admit,
     finish::{Candidates, finish, pulled_values},
     lock_and_load, plan,
 };
 use crate::{
-    ApprovalRow, AwaitedEnd, Backend, StoreError, StoreResult, Tx, WaitTx,
+    ApprovalRow, AwaitedEnd, Backend, DueWait, StoreError, StoreResult, Tx, WaitTx,
     records::{Answer, NewRun, TiWrite},
     store::{Applied, DispatchContext},
 };
@@ -49,23 +50,36 @@ pub(crate) async fn look_at_waits<B: Backend>(
     if due.is_empty() && ends.is_empty() {
         return Ok(Applied::default());
     }
+    let (admitted, due): (Vec<DueWait>, Vec<DueWait>) = due.into_iter().partition(|due| due.admit);
+    if !admitted.is_empty() {
+        // In a transaction of its own: its pools' locks come before those that endings need. What is due otherwise is looked
+        // at right after it.
+        if admit(tx, &admitted, context).await? {
+            return Ok(Applied {
+                waits: true,
+                touched: admitted.len(),
+                ..Applied::default()
+            });
+        }
+        tx = store.begin().await?;
+    }
     let waiting = ends.iter().filter_map(|end| end.waiting_run);
     let runs: BTreeSet<RunPk> = due
         .iter()
-        .map(|(_, run)| *run)
+        .map(|due| due.run)
         .chain(ends.iter().map(|end| end.run))
         .chain(waiting)
         .collect();
     let tis: BTreeSet<TiPk> = due
         .iter()
-        .map(|(ti, _)| *ti)
+        .map(|due| due.ti)
         .chain(ends.iter().map(|end| end.waiter))
         .collect();
     let (runs, tis): (Vec<_>, Vec<_>) = (runs.into_iter().collect(), tis.into_iter().collect());
     let mut ws = lock_and_load(&mut tx, &runs, &tis, &context.plans).await?;
     tell_waiters(&mut tx, &mut ws, &ends).await?;
     let mut of_dags = Vec::new();
-    for (ti, run) in &due {
+    for DueWait { ti, run, .. } in &due {
         let now = ws.now;
         let Some(row) = ws.ti(*ti).filter(|row| is_due(row, now)) else {
             continue;
@@ -88,7 +102,7 @@ pub(crate) async fn look_at_waits<B: Backend>(
 }
 
 /// Another scheduler may have looked since it was found.
-fn is_due(row: &TiRow, now: DateTime<Utc>) -> bool {
+pub(super) fn is_due(row: &TiRow, now: DateTime<Utc>) -> bool {
     let waits = matches!(
         row.state,
         TaskState::UpForReschedule | TaskState::Deferred | TaskState::AwaitingInput

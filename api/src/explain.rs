@@ -80,7 +80,7 @@ const SCHEDULER_SILENCE: chrono::TimeDelta = chrono::TimeDelta::seconds(30);
 
 /// Every kind of reason: docs/explain.md tells of each.
 #[cfg(test)]
-const KINDS: [&str; 41] = [
+const KINDS: &[&str] = &[
     "dag_paused",
     "run_after",
     "max_active_runs",
@@ -117,6 +117,7 @@ const KINDS: [&str; 41] = [
     "trigger_dag",
     "triggered_run",
     "approval",
+    "waiting",
     "ended",
     "trigger_rule",
     "upstream_failed",

@@ -226,6 +226,7 @@ const CASES: &[Case] = &[
     f.ti.as_mut().unwrap().wait = serde_json::from_value(json!({ "since": at(0) })).unwrap();
 }, "triggered_run", "it "),
     ("approval", |f: &mut Facts| waits_for(f, json!({ "approval": { "who": ["ann"] } })), "approval", "an answer of ann"),
+    ("waits_otherwise", |f: &mut Facts| { state(f, TaskState::Deferred).reason = Some("of something".into()) }, "waiting", "it is deferred: of something"),
     ("silent_scheduler", |f: &mut Facts| { f.scheduler_heard = Some(at(-31)); f.pool = None }, "no_scheduler", "no scheduler has reported since"),
     ("task_key", |f: &mut Facts| { f.ti.as_mut().unwrap().shared = shared(Strategy::Queue); f.key_used = 2 }, "task_concurrency", "2 of at most 2 task instances with the key \"kim\" are active"),
     ("task_key_skips", |f: &mut Facts| { f.ti.as_mut().unwrap().shared = shared(Strategy::CancelNew); f.key_used = 2 }, "task_concurrency", "about to be skipped"),
@@ -262,7 +263,7 @@ fn each_reason_is_told() {
 #[test]
 fn every_kind_is_covered() {
     use std::collections::BTreeSet;
-    let kinds: BTreeSet<&str> = KINDS.into_iter().collect();
+    let kinds: BTreeSet<&str> = KINDS.iter().copied().collect();
     assert_eq!(kinds.len(), KINDS.len(), "a kind stands twice");
     let covered: BTreeSet<&str> = CASES.iter().map(|(_, _, kind, _)| *kind).collect();
     assert_eq!(covered, kinds);

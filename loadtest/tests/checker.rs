@@ -11,6 +11,7 @@ use gristmill_loadtest::{
     workload::{Behaviour, Options, Pool, Workload},
 };
 use gristmill_testkit::DataDir;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 
 /// How long runs may take.
@@ -29,12 +30,23 @@ impl Bed {
         misbehave: &str,
         workload: impl FnOnce(&std::path::Path) -> Workload,
     ) -> (Self, Workload) {
+        Self::start_with(Layout::small(16), misbehave, workload).await
+    }
+
+    async fn start_with(
+        layout: Layout,
+        misbehave: &str,
+        workload: impl FnOnce(&std::path::Path) -> Workload,
+    ) -> (Self, Workload) {
         let folder = DataDir::new("check").unwrap();
         let workload = workload(&folder.path().join("ledger"));
         workload.prepare().unwrap();
         let layout = Layout {
-            environment: vec![("GRISTMILL_MISBEHAVE".to_owned(), misbehave.to_owned())],
-            ..Layout::small(16)
+            environment: vec![
+                ("GRISTMILL_MISBEHAVE".to_owned(), misbehave.to_owned()),
+                ("GRISTMILL_QUEUES".to_owned(), "default,paced".to_owned()),
+            ],
+            ..layout
         };
         let deployment = start_distributed(&layout).await.unwrap();
         for pool in workload.pools() {
@@ -71,17 +83,37 @@ impl Bed {
     }
 
     async fn trigger(&mut self, dag_id: &str) {
-        let run = self
-            .deployment
-            .client
-            .trigger(dag_id, &serde_json::json!({}))
-            .await
-            .unwrap();
+        self.trigger_with(dag_id, json!({})).await;
+    }
+
+    async fn trigger_with(&mut self, dag_id: &str, conf: Value) {
+        let run = self.deployment.client.trigger(dag_id, &conf).await.unwrap();
         self.evidence.accepted.push(AcceptedRun {
             dag_id: dag_id.to_owned(),
             run_id: run.run_id,
             accepted_at: Utc::now(),
         });
+    }
+
+    /// Makes a pool in which counts what waits.
+    async fn waiting_pool(&self, name: &str, slots: usize) {
+        let pool = json!({"name": name, "slots": slots, "include_deferred": true});
+        self.deployment.client.post("/pools", &pool).await.unwrap();
+    }
+
+    async fn rate(&self, queue: &str, rate: &str) {
+        let path = format!("/queues/{queue}/rateLimit");
+        let body = json!({"rate_limit": rate});
+        self.deployment.client.put(&path, &body).await.unwrap();
+    }
+
+    async fn parallelism(&self, n: usize) {
+        let body = json!({"parallelism": n});
+        self.deployment
+            .client
+            .put("/parallelism", &body)
+            .await
+            .unwrap();
     }
 
     async fn sql(&self, statement: &str) -> String {
@@ -117,6 +149,16 @@ fn tasks(
     pools: Vec<Pool>,
     tasks: &[(&str, Behaviour)],
 ) -> Workload {
+    let (file, behaviours) = file_of(ledger, file, tasks);
+    Workload::of_dag(ledger.to_owned(), pools, &file, behaviours).unwrap()
+}
+
+/// The file with the commands of its tasks in their places.
+fn file_of(
+    ledger: &std::path::Path,
+    file: &str,
+    tasks: &[(&str, Behaviour)],
+) -> (String, BTreeMap<String, Behaviour>) {
     let step = ledger.join("step.sh");
     let mut file = file.to_owned();
     let mut behaviours = BTreeMap::new();
@@ -128,7 +170,7 @@ fn tasks(
         );
         behaviours.insert((*task).to_owned(), *behaviour);
     }
-    Workload::of_dag(ledger.to_owned(), pools, &file, behaviours).unwrap()
+    (file, behaviours)
 }
 
 /// The breaches are of these invariants and no others, each with a text that says what was done.
@@ -288,7 +330,8 @@ async fn what_is_left_behind_is_found() {
 async fn exceeded_limits_and_wrong_endings_are_found() {
     let (mut bed, workload) = Bed::start("free-at-start,ignore-trigger-rule", |ledger| {
         let file = r#"{"dag_id": "d", "max_active_tasks": 3, "tasks": {
-            "m": {"shell": "m!", "pool": "two", "expand": {"i": [1, 2, 3, 4, 5, 6]}},
+            "m": {"shell": "m!", "pool": "two", "expand": {"i": [1, 2, 3, 4, 5, 6]}, "concurrency": {"key": "one", "limit": 2},
+                  "max_active_tis_per_dag": 2, "max_active_tis_per_dagrun": 2},
             "last": {"depends_on": ["m", "skipped"], "noop": {}},
             "skipped": {"shell": "skipped!"}
         }}"#;
@@ -312,6 +355,7 @@ async fn exceeded_limits_and_wrong_endings_are_found() {
         )
     })
     .await;
+    bed.parallelism(3).await;
     bed.trigger("d").await;
     found(
         &bed.check(&workload).await,
@@ -319,8 +363,135 @@ async fn exceeded_limits_and_wrong_endings_are_found() {
             (EndingsRight, "last[-1] is success"),
             (LimitsHold, "pool two: 3 of 2"),
             (LimitsHold, "max_active_tasks of d/"),
+            (LimitsHold, "max_active_tis_per_dag of d m: 3 of 2"),
+            (LimitsHold, "max_active_tis_per_dagrun of d/"),
+            (
+                LimitsHold,
+                "concurrency of tasks with the key \"one\": 3 of 2",
+            ),
+            (LimitsHold, "parallelism: 4 of 3"),
         ],
     );
+}
+
+/// Limits on runs, a queue's rate, and waits in a pool that nobody counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_that_are_not_counted_are_found() {
+    let misbehave = "forget-run-limits,forget-waits,ignore-rate";
+    let (mut bed, workload) = Bed::start(misbehave, |ledger| {
+        let file = r#"{"dag_id": "d", "max_active_runs": 1, "concurrency": {"key": "k"}, "tasks": {
+            "m": {"shell": "m!", "queue": "paced", "expand": {"i": [1, 2, 3]}},
+            "w": {"sensor": {"delta": "8s"}, "pool": "waiting", "expand": {"i": [1, 2]}}
+        }}"#;
+        let sleeps = Behaviour {
+            longest: Duration::from_secs(4),
+            ..Behaviour::default()
+        };
+        tasks(ledger, file, vec![], &[("m", sleeps)])
+    })
+    .await;
+    bed.waiting_pool("waiting", 1).await;
+    bed.rate("paced", "1/m").await;
+    bed.trigger("d").await;
+    bed.trigger("d").await;
+    found(
+        &bed.check(&workload).await,
+        &[
+            (LimitsHold, "max_active_runs of d: 2 of 1"),
+            (LimitsHold, "concurrency of d with the key \"k\": 2 of 1"),
+            (LimitsHold, "rate of queue paced: 2 of 1 tokens"),
+            (LimitsHold, "pool waiting with what waits: 2 of 1"),
+        ],
+    );
+}
+
+/// Every limit there is, under load, with three schedulers that are killed one after the other, and a worker beside them.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_with_three_schedulers() {
+    let layout = Layout {
+        schedulers: 3,
+        workers: 2,
+        ..Layout::small(8)
+    };
+    let pools = vec![Pool {
+        name: "two".to_owned(),
+        slots: 2,
+    }];
+    let (mut bed, workload) = Bed::start_with(layout, "", |ledger| {
+        let sleeps = Behaviour {
+            longest: Duration::from_millis(800),
+            ..Behaviour::default()
+        };
+        let files = [
+            r#"{"dag_id": "a", "max_active_runs": 2, "max_active_tasks": 3, "tasks": {
+                "m": {"shell": "m!", "pool": "two", "expand": {"i": [1, 2, 3, 4, 5, 6]}, "max_active_tis_per_dagrun": 2},
+                "w": {"sensor": {"delta": "6s"}, "pool": "waiting", "expand": {"i": [1, 2]}}
+            }}"#,
+            r#"{"dag_id": "b", "params": {"who": "kim"}, "concurrency": {"key": "{{ params.who }}"}, "tasks": {
+                "m": {"shell": "m!", "expand": {"i": [1, 2, 3, 4]}, "max_active_tis_per_dag": 2,
+                      "concurrency": {"key": "shared", "limit": 3}},
+                "p": {"shell": "p!", "queue": "paced", "expand": {"i": [1, 2, 3, 4]}}
+            }}"#,
+            r#"{"dag_id": "c", "schedule": "@daily", "start_date": "2026-01-01", "max_active_runs": 1, "tasks": {
+                "m": {"shell": "m!", "expand": {"i": [1, 2, 3]}, "concurrency": {"key": "shared", "limit": 3}}
+            }}"#,
+        ];
+        let files = files.map(|file| file_of(ledger, file, &[("m", sleeps), ("p", sleeps)]));
+        Workload::of_dags(ledger.to_owned(), pools, files.into()).unwrap()
+    })
+    .await;
+    bed.waiting_pool("waiting", 2).await;
+    bed.rate("paced", "2/s").await;
+    bed.parallelism(6).await;
+    let backfill = json!({
+        "dag_id": "c", "from_date": "2026-02-01T00:00:00Z", "to_date": "2026-02-06T00:00:00Z", "max_active_runs": 2,
+    });
+    let client = &bed.deployment.client;
+    client.post("/backfills", &backfill).await.unwrap();
+    for n in 0..4 {
+        bed.trigger("a").await;
+        let who = ["kim", "lee"][n % 2];
+        bed.trigger_with("b", json!({"who": who})).await;
+    }
+    let lines = workload.ledger().lines();
+    let written = || std::fs::read_to_string(&lines).unwrap().lines().count();
+    let members = bed.deployment.members();
+    let schedulers = members
+        .iter()
+        .filter(|member| member.duty == Duty::Scheduler);
+    let workers = members.iter().filter(|member| member.duty == Duty::Worker);
+    for member in schedulers.chain(workers.take(1)) {
+        // Some more work is done between two deaths.
+        let until = written() + 12;
+        gristmill_testkit::wait::until("work to go on", PATIENCE, async || {
+            (written() >= until).then_some(())
+        })
+        .await
+        .unwrap();
+        member.role.restart().await.unwrap();
+    }
+    let verdict = bed.check(&workload).await;
+    assert!(verdict.holds(), "{verdict}");
+    let fullest = &verdict.counted.fullest;
+    // Those that have to have been reached: work waited for each.
+    for name in [
+        "pool two",
+        "pool waiting with what waits",
+        "max_active_runs of a",
+        "concurrency of b with the key \"kim\"",
+        "rate of queue paced",
+    ] {
+        let (most, cap) = fullest[name];
+        assert_eq!(most, cap, "{name}: {fullest:?}");
+    }
+    for name in [
+        "parallelism",
+        "concurrency of tasks with the key \"shared\"",
+        "max_active_tis_per_dag of b m",
+        "max_active_runs of backfill 1",
+    ] {
+        assert!(fullest.contains_key(name), "{name}: {fullest:?}");
+    }
 }
 
 /// An attempt that runs beside its successor, whose ending is then taken for the other's.

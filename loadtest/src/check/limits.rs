@@ -34,9 +34,9 @@ enum Key {
     PerRun(usize, i32),
     Runs(String),
     /// A key that runs of a DAG share.
-    RunKey(String, String),
+    SharedByRuns(String, String),
     /// A key that instances share.
-    TaskKey(String),
+    SharedByTasks(String),
     /// All of the deployment.
     Parallelism,
 }
@@ -146,7 +146,7 @@ fn spends(rows: &Rows, instance: usize, keys: &HashMap<&str, i64>) -> Vec<(Key, 
     }
     if let Some((key, _)) = &instance.shared {
         let cap = keys.get(key.as_str()).copied().unwrap_or_default();
-        spends.push((Key::TaskKey(key.clone()), 1, cap));
+        spends.push((Key::SharedByTasks(key.clone()), 1, cap));
     }
     let task = rows.spec(run).and_then(|spec| spec.task(instance.task_idx));
     if let Some(task) = task {
@@ -175,7 +175,7 @@ fn run_spends(rows: &Rows, run: usize) -> Vec<(Key, i64, i64)> {
     // Rows of keys that nobody holds are deleted, so the limit is read where it was said.
     let shared = rows.spec(run).and_then(|spec| spec.concurrency.as_ref());
     if let Some(shared) = shared.filter(|_| !run.key.is_empty()) {
-        let key = Key::RunKey(run.dag_id.clone(), run.key.clone());
+        let key = Key::SharedByRuns(run.dag_id.clone(), run.key.clone());
         spends.push((key, 1, i64::from(shared.limit)));
     }
     spends
@@ -272,8 +272,8 @@ fn describe(key: &Key, rows: &Rows) -> String {
             format!("max_active_tis_per_dag of {dag} {task}")
         }
         Key::Runs(dag) => format!("max_active_runs of {dag}"),
-        Key::RunKey(dag, key) => format!("concurrency of {dag} with the key {key:?}"),
-        Key::TaskKey(key) => format!("concurrency of tasks with the key {key:?}"),
+        Key::SharedByRuns(dag, key) => format!("concurrency of {dag} with the key {key:?}"),
+        Key::SharedByTasks(key) => format!("concurrency of tasks with the key {key:?}"),
         Key::Parallelism => "parallelism".to_owned(),
     }
 }

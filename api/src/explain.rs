@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Upstream {
     pub(crate) task_id: String,
+    /// A setup that the task needs, and depends on through others only.
+    pub(crate) is_needed_setup: bool,
     pub(crate) states: BTreeMap<TaskState, usize>,
 }
 
@@ -306,8 +308,10 @@ fn run_not_started(facts: &Facts, found: &mut Found) {
 }
 
 fn upstreams(facts: &Facts, found: &mut Found) {
-    let waiting: Vec<&Upstream> = facts.upstreams.iter().filter(|u| !u.has_ended()).collect();
-    if waiting.is_empty() {
+    let waiting = facts.upstreams.iter().filter(|u| !u.has_ended());
+    let (setups, waiting): (Vec<&Upstream>, Vec<&Upstream>) =
+        waiting.partition(|upstream| upstream.is_needed_setup);
+    if waiting.is_empty() && setups.is_empty() {
         found.add(
             "ready",
             "its upstreams have ended; a scheduler is about to decide on it",
@@ -315,25 +319,39 @@ fn upstreams(facts: &Facts, found: &mut Found) {
         );
         return;
     }
-    let names: Vec<String> = waiting.iter().map(|upstream| describe(upstream)).collect();
-    let upstreams: Vec<Value> = waiting
-        .iter()
-        .map(|upstream| {
-            let states: BTreeMap<&str, usize> = upstream
-                .states
-                .iter()
-                .map(|(s, n)| (s.as_str(), *n))
-                .collect();
+    let names = |upstreams: &[&Upstream]| -> String {
+        let names: Vec<String> = upstreams
+            .iter()
+            .map(|upstream| describe(upstream))
+            .collect();
+        names.join(", ")
+    };
+    let with_states = |upstreams: &[&Upstream]| -> Vec<Value> {
+        let of = |upstream: &&Upstream| {
+            let states = upstream.states.iter();
+            let states: BTreeMap<&str, usize> = states.map(|(s, n)| (s.as_str(), *n)).collect();
             json!({ "task_id": upstream.task_id, "states": states })
-        })
-        .collect();
-    let rule = facts.task.trigger_rule.as_str();
-    let message = format!("waits for {} (trigger rule {rule})", names.join(", "));
-    found.add(
-        "upstream",
-        message,
-        json!({ "trigger_rule": rule, "upstreams": upstreams }),
-    );
+        };
+        upstreams.iter().map(of).collect()
+    };
+    if !waiting.is_empty() {
+        let rule = facts.task.trigger_rule.as_str();
+        found.add(
+            "upstream",
+            format!("waits for {} (trigger rule {rule})", names(&waiting)),
+            json!({ "trigger_rule": rule, "upstreams": with_states(&waiting) }),
+        );
+    }
+    if !setups.is_empty() {
+        found.add(
+            "setup",
+            format!(
+                "needs what is set up by {}, which has to succeed first",
+                names(&setups)
+            ),
+            json!({ "setups": with_states(&setups) }),
+        );
+    }
 }
 
 fn describe(upstream: &Upstream) -> String {

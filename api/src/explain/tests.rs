@@ -151,14 +151,17 @@ fn upstream(f: &mut Facts) {
     f.upstreams = vec![
         Upstream {
             task_id: "done".into(),
+            is_needed_setup: false,
             states: states(&[(TaskState::Success, 1)]),
         },
         Upstream {
             task_id: "wide".into(),
+            is_needed_setup: false,
             states: states(&[(TaskState::Success, 5), (TaskState::Running, 2)]),
         },
         Upstream {
             task_id: "last".into(),
+            is_needed_setup: false,
             states: states(&[(TaskState::None, 1)]),
         },
     ];

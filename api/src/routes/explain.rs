@@ -17,6 +17,7 @@ use axum::{Json, extract::State};
 use gristmill_broker::{BrokerError, Source};
 use gristmill_common::{
     engine::shared_limit,
+    graph::Graph,
     ids::UNMAPPED,
     limit::{LimitKey, LimitRow},
     row::{RunRow, SharedKey, TiRow},
@@ -30,7 +31,8 @@ use std::collections::BTreeMap;
 /// Instances of an upstream that are counted; a mapped one may have more.
 const COUNTED: i64 = 10_000;
 
-/// Of members of the same mapped group an instance waits for the one of its own index.
+/// What a task waits for: what it depends on, the setups that it needs besides, and of a teardown what is between its setups and
+/// itself. Of members of the same mapped group an instance waits for the one of its own index.
 async fn upstreams(
     app: &App,
     run: &RunRow,
@@ -38,10 +40,19 @@ async fn upstreams(
     task: &TaskSpec,
     map_index: i32,
 ) -> Result<Vec<Upstream>, ApiError> {
+    let graph = Graph::of(spec);
+    let idx = spec.idx(&task.task_id).unwrap_or_default();
+    let direct = graph.upstream(idx).iter().map(|up| (up, false));
+    let is_teardown = task.teardown.is_some();
+    let indirect = graph.indirect_upstream(idx).iter();
+    let indirect = indirect.map(|up| (up, !is_teardown));
     let mut upstreams = Vec::with_capacity(task.depends_on.len());
-    for task_id in &task.depends_on {
-        let upstream = spec.idx(task_id).and_then(|idx| spec.task(idx));
-        let is_mate = upstream.is_some_and(|upstream| upstream.shares_map(task));
+    for (up, is_needed_setup) in direct.chain(indirect) {
+        let Some(upstream) = spec.task(*up) else {
+            continue;
+        };
+        let task_id = &upstream.task_id;
+        let is_mate = upstream.shares_map(task);
         let filter = TiFilter {
             run: Some(run.pk),
             task_id: Some(task_id.clone()),
@@ -55,6 +66,7 @@ async fn upstreams(
         }
         upstreams.push(Upstream {
             task_id: task_id.clone(),
+            is_needed_setup,
             states,
         });
     }

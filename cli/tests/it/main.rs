@@ -8,6 +8,8 @@ mod support;
 mod absent;
 mod amend;
 mod ci;
+mod cleanup;
+mod conformance;
 mod dags_test;
 mod data;
 mod drain;

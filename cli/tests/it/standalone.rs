@@ -19,6 +19,11 @@ pub(crate) struct Standalone {
 
 impl Standalone {
     pub(crate) async fn start(file: &str, tasks: &str) -> Self {
+        Self::start_with(file, tasks, 4).await
+    }
+
+    /// The same, with so many slots.
+    pub(crate) async fn start_with(file: &str, tasks: &str, slots: u32) -> Self {
         let dir = DataDir::new("standalone").unwrap();
         let steps = Steps::in_folder(dir.path());
         let dags = dir.path().join("dags");
@@ -52,7 +57,10 @@ impl Standalone {
             &address,
         ];
         let role = setup
-            .start("standalone", &[&args[..], &["--concurrency", "4"]].concat())
+            .start(
+                "standalone",
+                &[&args[..], &["--concurrency", &slots.to_string()]].concat(),
+            )
             .unwrap();
         let ledger = Ledger { file: steps.ledger };
         let standalone = Self {
@@ -82,7 +90,7 @@ impl Standalone {
         token.trim().to_owned()
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::new(self.url(), self.token())
     }
 }

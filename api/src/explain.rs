@@ -115,6 +115,7 @@ const KINDS: &[&str] = &[
     "retry_due",
     "sensor_poke",
     "sensor_time",
+    "setup",
     "sensor_dag",
     "trigger_dag",
     "triggered_run",

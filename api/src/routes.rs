@@ -3,6 +3,7 @@
 mod amend;
 mod assets;
 mod backfills;
+mod callbacks;
 mod clear;
 mod connections;
 mod dag_runs;
@@ -223,6 +224,13 @@ fn other_routes() -> Router<App> {
                 .patch(connections::patch)
                 .delete(connections::delete),
         )
+        .route("/api/v2/callbacks", get(callbacks::list))
+        .route("/api/v2/callbacks/{callback_id}", get(callbacks::get_one))
+        .route(
+            "/api/v2/callbacks/{callback_id}/retry",
+            post(callbacks::retry),
+        )
+        .route(&format!("{RUN}/deadlines"), get(callbacks::deadlines))
         .route("/api/v2/eventLogs", get(event_logs::list))
         .route("/api/v2/jobs", get(jobs::list))
         .route("/api/v2/tokens", get(tokens::list).post(tokens::create))

@@ -2,6 +2,7 @@
 
 mod amend;
 mod backfill;
+mod callbacks;
 mod ci;
 mod connections;
 mod console;
@@ -93,6 +94,9 @@ pub(crate) enum Command {
     /// Backfills: runs of the past, made afterwards
     #[command(subcommand)]
     Backfill(backfill::Backfill),
+    /// Callbacks that were called: whether they were delivered
+    #[command(subcommand)]
+    Callbacks(callbacks::Callbacks),
     /// Workers that are alive
     #[command(subcommand)]
     Workers(workers::Workers),
@@ -153,6 +157,7 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<Outcome, Co
         Command::Xcom(command) => Box::pin(command.run(context)).await,
         Command::Queues(command) => Box::pin(command.run(context)).await,
         Command::Backfill(command) => Box::pin(command.run(context)).await,
+        Command::Callbacks(command) => Box::pin(command.run(context)).await,
         Command::Workers(command) => Box::pin(command.run(context)).await,
         Command::Pools(command) => Box::pin(command.run(context)).await,
         Command::Parallelism(command) => Box::pin(command.run(context)).await,

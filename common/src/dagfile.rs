@@ -9,6 +9,7 @@ use crate::spec::DagSpec;
 use serde_json::Value;
 
 mod assemble;
+mod callbacks;
 mod canonical;
 mod concurrency;
 mod deciders;

@@ -6,6 +6,7 @@
 
 mod amend;
 mod apply;
+mod callbacks;
 mod command;
 mod compose;
 mod concurrency;

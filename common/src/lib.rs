@@ -2,9 +2,11 @@
 //! scheduling engine. Everything here is pure: no clock, no network, no database, no async runtime.
 
 pub mod asset;
+pub mod callback;
 #[cfg(test)]
 mod cpu_time;
 pub mod dagfile;
+pub mod deadline;
 pub mod engine;
 pub mod fault;
 pub mod graph;

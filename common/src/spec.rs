@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
+mod callback;
 mod concurrency;
 mod data;
 mod flow;
@@ -22,6 +23,7 @@ mod shell;
 mod sql;
 mod wait;
 
+pub use callback::{BodyTemplate, Callback, Deadline, Reference};
 pub use concurrency::{Concurrency, Strategy};
 pub use data::{
     DataFormat, DataPartitions, DataPhase, DataResources, DataSink, DataSource, DataTask, SinkMode,
@@ -95,6 +97,15 @@ pub struct DagSpec {
     /// Groups that run once per item, by id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mapped_groups: BTreeMap<String, MappedGroup>,
+    /// Times by which a run should have ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deadlines: Vec<Deadline>,
+    /// Called when a run succeeded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_success: Vec<Callback>,
+    /// Called when a run failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_failure: Vec<Callback>,
     /// In topological order.
     pub tasks: Vec<TaskSpec>,
 }
@@ -205,6 +216,19 @@ pub struct TaskSpec {
     /// Assets that it updates: its success is an event of each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outlets: Vec<Asset>,
+    /// Times by which it should have ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deadlines: Vec<Deadline>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_success: Vec<Callback>,
+    /// Called when it failed for good.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_failure: Vec<Callback>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_retry: Vec<Callback>,
+    /// Called when it skipped itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_skipped: Vec<Callback>,
 }
 
 fn five_minutes() -> Span {

@@ -18,6 +18,9 @@ pub(crate) fn carry_out(handle: &Arc<SchedulerHandle>, applied: Applied) {
     if applied.waits {
         handle.wake_waits.notify_one();
     }
+    if applied.calls {
+        handle.wake_callbacks.notify_one();
+    }
     if !applied.ended_runs.is_empty() {
         metrics::counter!("gristmill_runs_ended_total").increment(applied.ended_runs.len() as u64);
         // Each made room in its DAG's max_active_runs.

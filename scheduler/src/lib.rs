@@ -6,9 +6,11 @@
 //! * `relay`: publishes the outbox.
 //! * `look`: asks the database once a second what there is to do, and wakes the others.
 //! * `runs`: starts queued runs, makes scheduled ones, stops those that have to stop.
+//! * `callbacks`: delivers callbacks.
 //! * [`reconcile`]: repairs whatever a crash left, from the database alone.
 
 mod barrier;
+mod callbacks;
 mod cancel;
 mod config;
 mod dispatch;
@@ -44,6 +46,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) {
     loops.spawn(runs::run(handle.clone()));
     loops.spawn(epoch::run(handle.clone()));
     loops.spawn(look::run(handle.clone()));
+    loops.spawn(callbacks::run(handle.clone()));
     reconcile::spawn(&handle, &mut loops);
     tokio::select! {
         () = stop.cancelled() => {}

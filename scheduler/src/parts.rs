@@ -2,7 +2,7 @@
 
 use crate::SchedulerConfig;
 use gristmill_broker::Broker;
-use gristmill_common::{ids::RunPk, row::OutboxRow};
+use gristmill_common::{ids::RunPk, row::OutboxRow, seal::SecretKey};
 use gristmill_objects::ObjectStore;
 use gristmill_presence::Presence;
 use gristmill_store::{DispatchContext, PlanCache, Published, Store, ToDo};
@@ -21,6 +21,8 @@ pub struct Parts {
     pub hostname: String,
     /// Makes the token with which a run's tasks read its XComs from the API.
     pub token: Arc<dyn Fn(RunPk) -> String + Send + Sync>,
+    /// Opens the connections that callbacks name, when they are delivered.
+    pub secret: SecretKey,
 }
 
 impl fmt::Debug for Parts {
@@ -56,6 +58,8 @@ pub struct SchedulerHandle {
     pub(crate) wake_retries: Notify,
     /// Instances wait to be looked at, or for a run that has ended.
     pub(crate) wake_waits: Notify,
+    /// Callbacks were called.
+    pub(crate) wake_callbacks: Notify,
     /// Rows to publish now.
     pub(crate) to_publish: mpsc::UnboundedSender<Vec<OutboxRow>>,
     pub(crate) publish_queue: std::sync::Mutex<Option<mpsc::UnboundedReceiver<Vec<OutboxRow>>>>,
@@ -88,6 +92,7 @@ impl SchedulerHandle {
             wake_restarting: Notify::new(),
             wake_retries: Notify::new(),
             wake_waits: Notify::new(),
+            wake_callbacks: Notify::new(),
             to_publish,
             publish_queue: std::sync::Mutex::new(Some(publish_queue)),
             epoch: watch::Sender::new(crate::epoch::Seen::default()),

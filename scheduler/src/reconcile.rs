@@ -2,6 +2,7 @@
 //! path, late.
 
 mod dead;
+mod deadlines;
 mod lost;
 mod outbox;
 mod push;
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 
 pub(crate) fn spawn(handle: &Arc<SchedulerHandle>, loops: &mut JoinSet<()>) {
     loops.spawn(dead::run(handle.clone()));
+    loops.spawn(deadlines::run(handle.clone()));
     loops.spawn(lost::run(handle.clone()));
     loops.spawn(outbox::run(handle.clone()));
     loops.spawn(push::run(handle.clone()));

@@ -57,6 +57,22 @@ pub(super) const OPERATIONS: &[(&str, &str, &str)] = &[
     ("get", "/api/v2/dagStats", "Runs by state"),
     (
         "get",
+        "/api/v2/callbacks",
+        "Callbacks that were called, newest first; ?state=failed, ?dag_id=",
+    ),
+    ("get", "/api/v2/callbacks/{callback_id}", "A callback"),
+    (
+        "post",
+        "/api/v2/callbacks/{callback_id}/retry",
+        "Deliver a callback again",
+    ),
+    (
+        "get",
+        "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/deadlines",
+        "A run's deadlines, and when they were missed",
+    ),
+    (
+        "get",
         "/api/v2/importErrors",
         "Files that could not be imported",
     ),

@@ -16,6 +16,7 @@ use axum::{
 };
 use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 use gristmill_common::{
+    deadline,
     ids::valid_run_id,
     params::{MAX_CONF, check_params},
     row::RunType,
@@ -221,6 +222,7 @@ fn new_run(
         timeout_ms: spec
             .dagrun_timeout
             .map(gristmill_common::span::Span::millis),
+        next_deadline: deadline::of_new(spec, logical_date, now),
         idempotency: None,
     })
 }

@@ -45,6 +45,7 @@ pub(super) async fn run(args: SchedulerArgs) -> RoleResult {
         },
         hostname: hostname(),
         token: connect::run_token(&secret),
+        secret: secret.clone(),
     };
     let broker = parts.broker.clone();
     let probe: health::Probe = Arc::new(move || {

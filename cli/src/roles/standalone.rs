@@ -98,6 +98,7 @@ pub(super) async fn run(args: StandaloneArgs) -> RoleResult {
         config: config.clone(),
         hostname: hostname(),
         token: connect::run_token(&secret),
+        secret: secret.clone(),
     };
     let worker = gristmill_worker::Parts {
         broker: broker.clone(),

@@ -1,7 +1,7 @@
 //! From a tree to a specification.
 
 use super::{
-    Parsed, concurrency, deciders,
+    Parsed, callbacks, concurrency, deciders,
     diagnostic::{Diagnostic, Severity},
     draft::{Defaults, Draft, Drafts},
     grammar::DAG,
@@ -54,7 +54,9 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<DagSpec> {
         reader.timezone = timezone;
     }
     let mut dag = reader.fragment(root, &DAG)?;
-    concurrency::check(reader, &dag);
+    let of_the_dag = std::mem::take(&mut reader.templates);
+    concurrency::check(reader, &dag, &of_the_dag);
+    callbacks::check_texts(reader, &dag, &of_the_dag);
     let none = Defaults::default();
     let defaults = reader.within("default_args", |reader| {
         Defaults::read(reader, find("default_args"), &none)
@@ -70,6 +72,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<DagSpec> {
     setups::check(reader, &drafts, &resolved);
     deciders::check(reader, &drafts, &resolved);
     retries::check(reader, &drafts);
+    callbacks::check(reader, root, &dag, &drafts);
     let params = dag
         .get("params")
         .and_then(Value::as_object)

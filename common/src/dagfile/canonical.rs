@@ -16,6 +16,9 @@ const OF_THE_PLAN: [&str; 6] = [
     "inlets",
 ];
 
+/// Keys of a `data` task that only its commit carries: what it updates, and what is told of its end.
+pub(super) const OF_THE_COMMIT: [&str; 4] = ["outlets", "on_success", "on_skipped", "deadlines"];
+
 /// The specification in the grammar of the file, every default written out: `parse_json` of it gives the same
 /// specification again.
 pub fn to_json(spec: &DagSpec) -> Value {
@@ -41,11 +44,11 @@ pub fn to_json(spec: &DagSpec) -> Value {
                             whole.insert(key.to_owned(), of_plan);
                         }
                     }
-                    // What the task updates, its commit publishes.
-                    if let Some(commit) = phase(spec, id, "commit")
-                        && !commit.outlets.is_empty()
-                    {
-                        whole.insert("outlets".to_owned(), json!(commit.outlets));
+                    let commit = phase(spec, id, "commit").map(object).unwrap_or_default();
+                    for key in OF_THE_COMMIT {
+                        if let Some(of_commit) = commit.get(key) {
+                            whole.insert(key.to_owned(), of_commit.clone());
+                        }
                     }
                     if let Some(Value::Object(data)) = whole.get_mut("data") {
                         data.remove("phase");

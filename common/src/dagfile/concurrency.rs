@@ -1,6 +1,6 @@
 //! Checks the template of a DAG's `concurrency.key`: a scheduler renders it before the run starts.
 
-use super::reader::Reader;
+use super::reader::{Reader, Text};
 use crate::template::{analysis, is_template};
 use serde_json::{Map, Value};
 
@@ -21,9 +21,8 @@ const ROOTS: [&str; 13] = [
     "ts_nodash_with_tz",
 ];
 
-/// Takes the texts of the top level, which no task has.
-pub(super) fn check(reader: &mut Reader<'_>, dag: &Map<String, Value>) {
-    let texts = std::mem::take(&mut reader.templates);
+/// `texts` are those of the top level, which no task has.
+pub(super) fn check(reader: &mut Reader<'_>, dag: &Map<String, Value>, texts: &[Text]) {
     let Some(key) = dag
         .get("concurrency")
         .and_then(|shared| shared["key"].as_str())

@@ -2,6 +2,7 @@
 //! merged; names are not resolved yet.
 
 use super::{
+    canonical::OF_THE_COMMIT,
     diagnostic::Spot,
     grammar::{GROUP, GROUP_MAPPING, TASK, Ty},
     node::{Entry, Node, Tree},
@@ -468,7 +469,9 @@ impl Reader<'_> {
                 }
             }
             if phase != DataPhase::Commit {
-                value.remove("outlets");
+                for key in OF_THE_COMMIT {
+                    value.remove(key);
+                }
             }
             if phase == DataPhase::Part {
                 let partitions = format!("{{{{ ti.xcom_pull('{id}.plan').partitions }}}}");

@@ -2,6 +2,7 @@
 //! `docs/dag-format.md` are made from it.
 
 mod assets;
+mod callbacks;
 mod dag;
 mod data;
 mod flow;
@@ -17,7 +18,9 @@ pub(crate) use dag::DAG;
 pub(crate) use task::{GROUP, GROUP_MAPPING, TASK};
 pub(crate) use wait::SENSOR_ON;
 #[cfg(test)]
-pub(crate) use {later::TABLES as LATER_TABLES, task::TABLES};
+pub(crate) use {
+    callbacks::TABLES as CALLBACK_TABLES, later::TABLES as LATER_TABLES, task::TABLES,
+};
 
 /// What a value may be.
 #[derive(Debug, Clone, Copy)]

@@ -98,7 +98,7 @@ fn check_text(
     (written != content).then_some(written)
 }
 
-fn find<'v>(value: &'v Map<String, Value>, pointer: &[String]) -> Option<&'v str> {
+pub(super) fn find<'v>(value: &'v Map<String, Value>, pointer: &[String]) -> Option<&'v str> {
     let (first, rest) = pointer.split_first()?;
     let step = |value: &'v Value, part: &String| match value {
         Value::Array(items) => items.get(part.parse::<usize>().ok()?),
@@ -178,6 +178,14 @@ fn check_reference(
     let first = reference.fields.first().map(String::as_str);
     // Methods of mappings: `params.get('x')`.
     let is_method = reference.called && reference.fields.len() == 1;
+    let in_callback = text.pointer.iter().any(|key| is_callback(key));
+    if in_callback && root == "event" {
+        return;
+    }
+    if in_callback && matches!(root, "var" | "conn") {
+        let hint = "a scheduler renders callbacks, and it puts no secrets into them: name a `connection`, which gives host and credentials.".to_owned();
+        return undefined(root.to_owned(), "", &mut std::iter::empty(), Some(hint));
+    }
     if !ROOTS.contains(&root) {
         let names = ROOTS.iter().copied().chain(match text.role {
             Role::Expression(names) => names.iter().copied(),
@@ -280,6 +288,10 @@ fn is_of_making(text: &Text) -> bool {
     matches!(key, Some("map_index_template" | "concurrency"))
 }
 
+fn is_callback(key: &str) -> bool {
+    key == "deadlines" || key == "on_waiting" || super::callbacks::EVENTS.contains(&key)
+}
+
 fn known<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     if names.is_empty() {
@@ -300,8 +312,15 @@ fn check_pulls(
 ) -> String {
     let mut edits = Vec::new();
     let of_making = is_of_making(text);
+    let in_callback = text.pointer.iter().any(|key| is_callback(key));
     for pull in &analysis.pulls {
         let spot = reader.within_text(text, content, pull.at.start);
+        if in_callback {
+            let message =
+                "ti.xcom_pull: callbacks see no values of tasks, but `event`, the run and `params`";
+            reader.error_at(&spot, message);
+            continue;
+        }
         if of_making {
             let message = "ti.xcom_pull: this is rendered when the instance is made, without values of other tasks: pull in the list, and use `map`";
             reader.error_at(&spot, message);

@@ -294,6 +294,7 @@ impl WorkingSet {
             }
             Some(state) => {
                 self.change(ti, |row| transition::mark(row, state, why, now))?;
+                self.marked.insert(ti);
                 self.instance_ended(ti);
             }
             None => {

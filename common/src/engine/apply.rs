@@ -2,6 +2,7 @@
 
 use super::{Command, WorkingSet};
 use crate::{
+    callback::CallOn,
     fault,
     ids::{Dispatch, TiPk},
     limit::LimitKey,
@@ -140,6 +141,11 @@ impl WorkingSet {
         self.release(before);
         let state = self.ti(before.pk)?.state;
         self.attempt_ended(before.pk, state.as_str());
+        match state {
+            TaskState::UpForRetry => self.call_back(before.pk, CallOn::OnRetry),
+            TaskState::Skipped => self.call_back(before.pk, CallOn::OnSkipped),
+            _ => {}
+        }
         if state.is_finished() {
             self.instance_ended(before.pk);
         } else if self.ti(before.pk)?.next_at.is_some_and(|at| at <= self.now) {
@@ -315,6 +321,11 @@ impl WorkingSet {
             state,
         });
         self.tell_run_after(run_pk, task_idx);
+        match state {
+            TaskState::Success => self.call_back(ti, CallOn::OnSuccess),
+            TaskState::Failed => self.call_back(ti, CallOn::OnFailure),
+            _ => {}
+        }
         if state == TaskState::Failed {
             self.fail_fast(ti);
         }

@@ -105,6 +105,11 @@ impl Plan {
             expand_zip: None,
             expand_kwargs: None,
             map_index_template: None,
+            deadlines: Vec::new(),
+            on_success: Vec::new(),
+            on_failure: Vec::new(),
+            on_retry: Vec::new(),
+            on_skipped: Vec::new(),
             ..task.clone()
         };
         let to_send = spec.tasks.iter().map(without_lists).collect();

@@ -411,5 +411,6 @@ fn end_runs(ws: &mut WorkingSet) {
         let run = run.clone();
         ws.spend_run(&run, -1);
         ws.ended_runs.push(pk);
+        ws.call_back_of_run(pk);
     }
 }

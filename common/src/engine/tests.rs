@@ -1,6 +1,7 @@
 //! The engine against an in-memory store that does what the real ones do: load, decide, write under guards.
 
 mod amend;
+mod callbacks;
 mod cases;
 mod conformance;
 mod flow;

@@ -2,6 +2,7 @@
 
 use super::{Missing, Plan};
 use crate::{
+    callback::NewCall,
     ids::{Fence, RunPk, TaskIdx, TiPk, VersionPk},
     limit::LimitKey,
     row::{AttemptRow, RunRow, TiRow, XcomRow},
@@ -95,6 +96,10 @@ pub struct WorkingSet {
     pub inserts: Vec<TiRow>,
     pub attempts: Vec<AttemptRow>,
     pub xcoms: Vec<XcomRow>,
+    /// Callbacks that are called.
+    pub calls: Vec<NewCall>,
+    /// Instances that a user marked while they were out: nobody is called for them.
+    pub(super) marked: HashSet<TiPk>,
     /// What is spent (positive) and given back (negative) of each limit.
     pub spent: BTreeMap<LimitKey, i64>,
     /// Runs to go on stopping with [`stop_rest`](super::stop_rest), once their unfinished instances are loaded. True: what is
@@ -139,6 +144,8 @@ impl WorkingSet {
             inserts: Vec::new(),
             attempts: Vec::new(),
             xcoms: Vec::new(),
+            calls: Vec::new(),
+            marked: HashSet::new(),
             spent: BTreeMap::new(),
             to_stop: BTreeMap::new(),
             to_cancel: Vec::new(),

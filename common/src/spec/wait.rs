@@ -1,6 +1,6 @@
 //! Tasks that wait without holding a worker: `sensor`, `trigger_dag`, `approval`.
 
-use super::HttpTask;
+use super::{Callback, HttpTask};
 use crate::{span::Span, state::TaskState};
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
@@ -119,6 +119,9 @@ pub struct ApprovalTask {
     /// What the answer `reject` ends the task as.
     #[serde(default)]
     pub on_reject: OnReject,
+    /// Called when the wait begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_waiting: Vec<Callback>,
 }
 
 /// The answer that [`OnReject`] is about.

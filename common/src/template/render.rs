@@ -26,6 +26,15 @@ impl Renderer {
         }
     }
 
+    /// The same, with another name beside the usual ones.
+    pub fn with(self, name: &str, value: Value) -> Self {
+        let extra = Map::from_iter([(name.to_owned(), value)]);
+        Self {
+            root: Root::value(self.context.clone(), extra),
+            context: self.context,
+        }
+    }
+
     /// The text with its templates filled in; a text without any is given back as it is, at once.
     pub fn render<'t>(&self, text: &'t str) -> Result<Cow<'t, str>, TemplateError> {
         if !is_template(text) {

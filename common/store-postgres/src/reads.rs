@@ -3,6 +3,7 @@
 mod access;
 mod assets;
 mod backfills;
+mod calls;
 mod dags;
 pub(crate) mod journal;
 mod limits;

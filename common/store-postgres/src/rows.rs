@@ -39,8 +39,15 @@ where
         .map_err(|error| StoreError::Corrupt(format!("column {column}: {error}")))
 }
 
-fn json<T: DeserializeOwned + 'static>(row: &PgRow, column: &str) -> StoreResult<T> {
+pub(crate) fn json<T: DeserializeOwned + 'static>(row: &PgRow, column: &str) -> StoreResult<T> {
     get::<Json<T>>(row, column).map(|json| json.0)
+}
+
+pub(crate) fn optional_json<T: DeserializeOwned + 'static>(
+    row: &PgRow,
+    column: &str,
+) -> StoreResult<Option<T>> {
+    get::<Option<Json<T>>>(row, column).map(|json| json.map(|json| json.0))
 }
 
 /// A text that names a state or the like.

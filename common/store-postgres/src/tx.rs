@@ -3,6 +3,7 @@
 mod amend;
 mod assets;
 mod backfills;
+mod calls;
 mod candidates;
 mod dags;
 mod limits;

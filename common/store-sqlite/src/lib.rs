@@ -4,6 +4,7 @@
 //! commit (`writer`); a few others read snapshots of what is committed. Because there is one writer, every lock that the
 //! contract of [`gristmill_store::Tx`] asks for is held by having it.
 
+mod calls;
 mod codec;
 mod connect;
 mod error;

@@ -16,6 +16,7 @@ pub mod access;
 pub mod amend;
 pub mod assets;
 pub mod backfills;
+pub mod calls;
 pub mod candidates;
 pub mod counts;
 pub mod dags;
@@ -69,6 +70,10 @@ macro_rules! conformance_tests {
             backfills {
                 runs_of_a_backfill_start_within_its_own_limit, dates_with_runs_are_left_out_or_made_again,
                 what_cannot_be_filled_in_is_refused, a_backfill_is_paused_and_cancelled,
+            }
+            calls {
+                calls_are_taken_by_target_and_until_a_time, an_event_and_its_calls_are_written_together,
+                deadlines_are_missed_once,
             }
             candidates {
                 best_priority_first_then_oldest, no_run_gives_more_than_its_room, a_full_pool_hides_nothing,

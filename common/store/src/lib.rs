@@ -4,6 +4,7 @@
 //! primitive statements of [`Backend`] and [`Tx`], where all SQL lives, and the queries of [`Reads`]; the transactions
 //! themselves are written once, in `transactions`, for every backend.
 
+mod calls;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -16,6 +17,10 @@ mod transactions;
 mod tx;
 mod waits;
 
+pub use calls::{
+    CallFilter, CallReads, CallRow, CallState, CallTx, Claim, Delivery, GIVE_UP_AFTER,
+    MissedDeadline,
+};
 pub use error::{StoreError, StoreResult};
 pub use gristmill_common::limit::{LimitKey, LimitRow, QueueRate, RateLimit};
 pub use plans::PlanCache;

@@ -99,6 +99,8 @@ pub struct NewRun {
     pub max_active_tasks: i32,
     /// Milliseconds from the run's start after which it is stopped.
     pub timeout_ms: Option<i64>,
+    /// The first of its deadlines that is known.
+    pub next_deadline: Option<DateTime<Utc>>,
     /// The request's idempotency key and the hash of its body.
     pub idempotency: Option<(String, String)>,
 }
@@ -262,6 +264,10 @@ pub struct ToDo {
     /// [`WaitTx::due_waits`](crate::WaitTx::due_waits) or [`WaitTx::awaited_ends`](crate::WaitTx::awaited_ends) would
     /// answer any.
     pub waits: bool,
+    /// [`CallReads::claim_calls`](crate::CallReads::claim_calls) would take any, unless their targets are busy.
+    pub callbacks: bool,
+    /// [`CallTx::due_deadlines`](crate::CallTx::due_deadlines) would answer any.
+    pub deadlines: bool,
     /// A dispatch is queued whose `claim_by` is over.
     pub unclaimed: bool,
     /// [`SharedLimitTx::pushing`](crate::SharedLimitTx::pushing) would answer any.

@@ -101,6 +101,8 @@ pub struct Applied {
     /// Runs in which something ended that the runs after them may wait for (`depends_on_past`), and whether their DAG
     /// catches up. Looked after within the store.
     pub followed: Vec<(RunPk, bool)>,
+    /// Callbacks were called: [`CallReads::claim_calls`](crate::CallReads::claim_calls) has them.
+    pub calls: bool,
     /// Assets were updated: run [`Store::create_asset_runs`].
     pub updated_assets: bool,
     /// Commands that came too late and changed nothing.
@@ -119,6 +121,7 @@ impl Applied {
         self.waits |= other.waits;
         self.followed.extend(other.followed);
         self.updated_assets |= other.updated_assets;
+        self.calls |= other.calls;
         self.stale += other.stale;
     }
 }
@@ -256,6 +259,9 @@ pub trait Store: Reads {
     /// Answers what is asked by an instance that awaits input. `Refused` if it does not (any more), or was answered.
     async fn answer(&self, answer: &Answer) -> StoreResult<()>;
 
+    /// Looks at deadlines that have come: notes what was missed, and calls.
+    async fn look_at_deadlines(&self, context: &DispatchContext) -> StoreResult<Applied>;
+
     /// Goes on ending runs that were stopped, and stops those whose time is over.
     async fn stop_due_runs(&self, context: &DispatchContext) -> StoreResult<Applied>;
 
@@ -331,7 +337,13 @@ impl<B: Backend> Store for B {
     }
 
     async fn push(&self, context: &DispatchContext) -> StoreResult<Applied> {
-        retrying!(transactions::push(self, context))
+        let mut applied = retrying!(transactions::push(self, context))?;
+        transactions::wake_runs_after(self, &mut applied, context).await;
+        Ok(applied)
+    }
+
+    async fn look_at_deadlines(&self, context: &DispatchContext) -> StoreResult<Applied> {
+        retrying!(transactions::look_at_deadlines(self, context))
     }
 
     async fn answer(&self, answer: &Answer) -> StoreResult<()> {

@@ -1,6 +1,6 @@
 //! The top level.
 
-use super::{Key, POSITIVE, Table, Ty, key, later};
+use super::{Key, POSITIVE, Table, Ty, callbacks, key, later};
 
 pub(crate) static DAG: Table = Table {
     name: "a DAG",
@@ -37,7 +37,7 @@ static KEYS: &[Key] = &[
         .default("queue"),
     key("jitter", Ty::Span, "Scheduled runs start up to this much later, by a hash of the DAG's id.").nullable(),
     key("concurrency", Ty::Object(&later::CONCURRENCY), "A limit shared by the DAG's runs whose key is the same."),
-    key("deadlines", Ty::List(&Ty::Object(&later::DEADLINE)), "Alerts when a run is later than it should be.").not_yet(),
-    key("on_success", Ty::OneOrMany(&Ty::Object(&later::CALLBACK)), "Called when a run succeeded.").not_yet(),
-    key("on_failure", Ty::OneOrMany(&Ty::Object(&later::CALLBACK)), "Called when a run failed.").not_yet(),
+    key("deadlines", Ty::List(&Ty::Object(&callbacks::DEADLINE)), "Alerts when a run is later than it should be."),
+    key("on_success", Ty::OneOrMany(&Ty::Object(&callbacks::CALLBACK)), "Called when a run succeeded."),
+    key("on_failure", Ty::OneOrMany(&Ty::Object(&callbacks::CALLBACK)), "Called when a run failed."),
 ];

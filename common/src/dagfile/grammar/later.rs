@@ -26,15 +26,4 @@ tables! {
         key("key", Ty::Template, "The same key: the same result.").required(),
         key("ttl", Ty::Span, "How long a result is good.").default("1d"),
     ]
-    DEADLINE "a deadline" [
-        key("reference", Ty::Enum(&["queued", "logical_date", "start", "average_runtime"]), "What it counts from.").required(),
-        key("after", Ty::Span, "How long after it.").required(),
-        key("call", Ty::OneOrMany(&Ty::Object(&CALLBACK)), "What is called.").required(),
-    ]
-    CALLBACK "a callback" [
-        key("webhook", Ty::Template, "URL that gets a POST."),
-        key("connection", Ty::Text, "Gives the webhook's credentials."),
-        key("template", Ty::Enum(&["json", "slack"]), "The webhook's body.").default("json"),
-        key("shell", Ty::Template, "Or: a command, run by a worker."),
-    ]
 }

@@ -1,7 +1,8 @@
 //! Tasks: the keys that all have, and one key that says what the task does.
 
 use super::{
-    COUNT, Key, POSITIVE, Table, Ty, assets, data, flow, http, key, later, shell, sql, wait,
+    COUNT, Key, POSITIVE, Table, Ty, assets, callbacks, data, flow, http, key, later, shell, sql,
+    wait,
 };
 use crate::trigger_rule::TriggerRule;
 
@@ -386,36 +387,31 @@ static KEYS: &[Key] = &[
     .inherited(),
     key(
         "deadlines",
-        Ty::List(&Ty::Object(&later::DEADLINE)),
-        "Alerts when the task is later than it should be.",
-    )
-    .not_yet(),
+        Ty::List(&Ty::Object(&callbacks::DEADLINE)),
+        "Alerts when the task has not ended in time.",
+    ),
     key(
         "on_success",
-        Ty::OneOrMany(&Ty::Object(&later::CALLBACK)),
+        Ty::OneOrMany(&Ty::Object(&callbacks::CALLBACK)),
         "Called when it succeeded.",
     )
-    .inherited()
-    .not_yet(),
+    .inherited(),
     key(
         "on_failure",
-        Ty::OneOrMany(&Ty::Object(&later::CALLBACK)),
+        Ty::OneOrMany(&Ty::Object(&callbacks::CALLBACK)),
         "Called when it failed for good.",
     )
-    .inherited()
-    .not_yet(),
+    .inherited(),
     key(
         "on_retry",
-        Ty::OneOrMany(&Ty::Object(&later::CALLBACK)),
+        Ty::OneOrMany(&Ty::Object(&callbacks::CALLBACK)),
         "Called when it failed and will be tried again.",
     )
-    .inherited()
-    .not_yet(),
+    .inherited(),
     key(
         "on_skipped",
-        Ty::OneOrMany(&Ty::Object(&later::CALLBACK)),
-        "Called when it was skipped.",
+        Ty::OneOrMany(&Ty::Object(&callbacks::CALLBACK)),
+        "Called when it skipped itself (not when a branch or its trigger rule skipped it).",
     )
-    .inherited()
-    .not_yet(),
+    .inherited(),
 ];

@@ -148,10 +148,9 @@ pub(crate) static APPROVAL: Table = Table {
         .default("skip"),
         key(
             "on_waiting",
-            Ty::OneOrMany(&Ty::Object(&super::later::CALLBACK)),
+            Ty::OneOrMany(&Ty::Object(&super::callbacks::CALLBACK)),
             "Called when the wait starts.",
-        )
-        .not_yet(),
+        ),
     ],
     exclusive: &[],
 };

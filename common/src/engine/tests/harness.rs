@@ -2,6 +2,7 @@
 //! work done, against the truth after each of them.
 
 use crate::{
+    callback::NewCall,
     engine::{
         Command, ComposeError, Missing, Plan, WorkingSet, close, compose, decide_again, dispatch,
         dispatch_limits, render, settle, start_run, stop_rest, take_to_render,
@@ -78,6 +79,8 @@ pub(super) struct World {
     pub(super) recount: bool,
     /// Something was cleared or marked: the work of an ending is not bounded by its edges any more.
     pub(super) amended: bool,
+    /// Callbacks that were called, in order.
+    pub(super) calls: Vec<NewCall>,
     xcoms: BTreeMap<RunPk, Pulled>,
 }
 
@@ -146,6 +149,7 @@ impl World {
             work: Work::default(),
             recount: true,
             amended: false,
+            calls: Vec::new(),
             xcoms: BTreeMap::new(),
         };
         world.pool("default_pool", 128);
@@ -581,6 +585,7 @@ impl World {
             assert!(limit.used >= 0, "{key:?} by {n}");
             assert!(*n < 0 || limit.used <= limit.cap, "{limit:?} by {n}");
         }
+        self.calls.append(&mut ws.calls);
         self.edges_counted += ws.edges_counted;
         if self.recount {
             self.check();

@@ -44,6 +44,8 @@ pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<
                EXISTS (SELECT FROM task_instances
                        WHERE state IN ('none', 'up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= $1)
                    OR EXISTS (SELECT FROM dag_runs WHERE waiter_pk IS NOT NULL AND ended_at IS NOT NULL) AS waits,
+               EXISTS (SELECT FROM callbacks WHERE state = 'pending' AND next_at <= $1) AS callbacks,
+               EXISTS (SELECT FROM dag_runs WHERE next_deadline <= $1) AS deadlines,
                EXISTS (SELECT FROM task_instances WHERE state = 'queued' AND claim_by < $1)
                    OR EXISTS (SELECT FROM task_instances WHERE state = 'restarting' AND worker IS NULL AND claim_by < $1)
                    AS unclaimed,
@@ -67,6 +69,8 @@ pub(super) async fn to_do(store: &PgStore, outbox_age: Duration) -> StoreResult<
         ready: get(&row, "ready")?,
         retries: get(&row, "retries")?,
         waits: get(&row, "waits")?,
+        callbacks: get(&row, "callbacks")?,
+        deadlines: get(&row, "deadlines")?,
         unclaimed: get(&row, "unclaimed")?,
         pushing: get(&row, "pushing")?,
         restarting: get(&row, "restarting")?,

@@ -22,16 +22,16 @@ pub(super) async fn insert(tx: &mut PgTx, runs: &[NewRun]) -> StoreResult<Vec<Op
         WITH inserted AS (
             INSERT INTO dag_runs (dag_id, run_id, version_pk, state, run_type, triggered_by, logical_date,
                 data_interval_start, data_interval_end, run_after, queued_at, timeout_ms, conf, params, note,
-                max_active_tasks, backfill_id)
+                max_active_tasks, backfill_id, next_deadline)
             SELECT dag_id, run_id, version_pk, 'queued', run_type, triggered_by, logical_date,
                 data_interval_start, data_interval_end, run_after, $1, timeout_ms, conf::json, params::json, note,
-                max_active_tasks, backfill_id
+                max_active_tasks, backfill_id, next_deadline
             FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::timestamptz[],
                     $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::bigint[], $12::text[], $13::text[],
-                    $14::text[], $15::int[], $17::bigint[])
+                    $14::text[], $15::int[], $17::bigint[], $18::timestamptz[])
                 WITH ORDINALITY AS n (dag_id, run_id, version_pk, run_type, triggered_by, logical_date,
                     data_interval_start, data_interval_end, run_after, timeout_ms, conf, params, note,
-                    max_active_tasks, backfill_id, place)
+                    max_active_tasks, backfill_id, next_deadline, place)
             ORDER BY place
             ON CONFLICT DO NOTHING RETURNING pk, dag_id, run_id),
         told AS (SELECT pg_notify($16, '') WHERE EXISTS (SELECT FROM inserted))
@@ -56,7 +56,8 @@ pub(super) async fn insert(tx: &mut PgTx, runs: &[NewRun]) -> StoreResult<Vec<Op
         .bind(column(runs, |r| opt_text(r.note.as_deref())))
         .bind(column(runs, |r| r.max_active_tasks))
         .bind(CHANNEL)
-        .bind(column(runs, |r| r.backfill.map(|id| id.0)));
+        .bind(column(runs, |r| r.backfill.map(|id| id.0)))
+        .bind(column(runs, |r| r.next_deadline));
     let mut keys: HashMap<(String, String), RunPk> = HashMap::new();
     for row in tx.all(statement).await? {
         keys.insert(

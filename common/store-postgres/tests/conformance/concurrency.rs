@@ -177,6 +177,7 @@ fn new_run(version: VersionPk) -> NewRun {
         note: None,
         max_active_tasks: 16,
         timeout_ms: None,
+        next_deadline: None,
         idempotency: None,
     }
 }

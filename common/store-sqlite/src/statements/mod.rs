@@ -7,6 +7,7 @@ mod access;
 mod amend;
 mod assets;
 mod backfills;
+mod calls;
 mod candidates;
 mod dag_queries;
 mod dags;

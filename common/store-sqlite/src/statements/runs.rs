@@ -108,8 +108,8 @@ impl Session {
         const INSERT: &str = "
             INSERT INTO dag_runs (dag_id, run_id, version, state, run_type, triggered_by, logical_date,
                 data_interval_start, data_interval_end, run_after, queued_at, timeout_ms, conf, params, note,
-                max_active_tasks, idempotency_key, idempotency_hash, backfill_id)
-            VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
+                max_active_tasks, idempotency_key, idempotency_hash, backfill_id, next_deadline)
+            VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
             RETURNING json_array(pk)";
         // An expired key gives way before retention comes by.
         const EXPIRE: &str = "
@@ -145,6 +145,7 @@ impl Session {
             key,
             hash,
             run.backfill.map(|id| id.0),
+            run.next_deadline,
         ];
         let taken = || StoreError::Exists {
             what: "run",

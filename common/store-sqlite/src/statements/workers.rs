@@ -115,6 +115,8 @@ impl Session {
                 EXISTS (SELECT 1 FROM task_instances
                         WHERE state IN ('none', 'up_for_reschedule', 'deferred', 'awaiting_input') AND next_at <= ?1)
                     OR EXISTS (SELECT 1 FROM dag_runs WHERE waiter IS NOT NULL AND ended_at IS NOT NULL),
+                EXISTS (SELECT 1 FROM callbacks WHERE state = 'pending' AND next_at <= ?1),
+                EXISTS (SELECT 1 FROM dag_runs WHERE next_deadline <= ?1),
                 EXISTS (SELECT 1 FROM task_instances WHERE state = 'queued' AND claim_by < ?1)
                     OR EXISTS (SELECT 1 FROM task_instances WHERE state = 'restarting' AND worker IS NULL AND claim_by < ?1),
                 EXISTS (SELECT 1 FROM task_instances AS t
@@ -133,6 +135,8 @@ impl Session {
             ready: Flag,
             retries: Flag,
             waits: Flag,
+            callbacks: Flag,
+            deadlines: Flag,
             unclaimed: Flag,
             pushing: Flag,
             restarting: Flag,
@@ -148,6 +152,8 @@ impl Session {
             ready: found.ready.0,
             retries: found.retries.0,
             waits: found.waits.0,
+            callbacks: found.callbacks.0,
+            deadlines: found.deadlines.0,
             unclaimed: found.unclaimed.0,
             pushing: found.pushing.0,
             restarting: found.restarting.0,

@@ -65,6 +65,7 @@ pub(crate) fn new_run(run_id: &str, version: VersionPk, now: DateTime<Utc>) -> N
         note: None,
         max_active_tasks: 1000,
         timeout_ms: None,
+        next_deadline: None,
         idempotency: None,
     }
 }

@@ -75,6 +75,7 @@ pub(super) fn manual_run(version: &VersionRow, run_id: &str) -> NewRun {
         note: None,
         max_active_tasks: 16,
         timeout_ms: None,
+        next_deadline: None,
         idempotency: None,
     }
 }

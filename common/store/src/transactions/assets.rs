@@ -10,6 +10,7 @@ use crate::{
 use chrono::{DateTime, SecondsFormat, Utc};
 use gristmill_common::{
     asset::Asset,
+    deadline,
     engine::WorkingSet,
     row::{RunType, TiRow},
     spec::DagSpec,
@@ -152,6 +153,7 @@ fn new_run(
         note: None,
         max_active_tasks: i32::try_from(spec.max_active_tasks).unwrap_or(i32::MAX),
         timeout_ms: spec.dagrun_timeout.map(|t| t.millis()),
+        next_deadline: deadline::of_new(spec, None, now),
         idempotency: None,
     }
 }

@@ -178,6 +178,8 @@ fn new_run(
         note: None,
         max_active_tasks: i32::try_from(spec.max_active_tasks).unwrap_or(i32::MAX),
         timeout_ms: spec.dagrun_timeout.map(|t| t.millis()),
+        // It is late by design.
+        next_deadline: None,
         idempotency: None,
     }
 }

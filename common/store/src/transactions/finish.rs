@@ -79,6 +79,9 @@ pub(super) async fn finish<T: Tx>(
     if !updates.is_empty() {
         tx.put_asset_events(&updates).await?;
     }
+    if !ws.calls.is_empty() {
+        tx.put_calls(&ws.calls).await?;
+    }
     endings::tell_dags(tx, &ws).await?;
     Ok(Applied {
         more_ready: own_wait || others_wait || cut_off || undeliverable,
@@ -96,6 +99,7 @@ pub(super) async fn finish<T: Tx>(
             .collect(),
         waits: ws.waits_begun || ws.ended_runs.iter().any(|run| may_be_awaited(&ws, *run)),
         updated_assets: !updates.is_empty(),
+        calls: !ws.calls.is_empty(),
         followed: ws
             .followed
             .iter()

@@ -7,6 +7,7 @@ use crate::{
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use gristmill_common::{
+    deadline,
     row::RunType,
     spec::{DagSpec, Overlap},
 };
@@ -105,6 +106,7 @@ fn due_run(dag: &DagRow, spec: &DagSpec, now: DateTime<Utc>) -> Option<NewRun> {
         note: None,
         max_active_tasks: i32::try_from(spec.max_active_tasks).unwrap_or(i32::MAX),
         timeout_ms: spec.dagrun_timeout.map(|t| t.millis()),
+        next_deadline: deadline::of_new(spec, Some(logical_date), now),
         idempotency: None,
     })
 }

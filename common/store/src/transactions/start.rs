@@ -1,6 +1,7 @@
 //! Starts queued runs.
 
 use super::{
+    deadlines,
     finish::{Candidates, finish},
     lock_and_load,
     shared::{self, Held},
@@ -59,6 +60,7 @@ pub(crate) async fn start_runs<B: Backend>(
             ws.evaluate_roots(*run);
         }
     }
+    deadlines::arm(&mut tx, &ws, &fitting).await?;
     let mut applied = finish(&mut tx, ws, Candidates::Own, &[], context).await?;
     tx.commit().await?;
     applied.touched = fitting.len();

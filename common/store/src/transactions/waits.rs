@@ -17,6 +17,7 @@ use crate::{
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use gristmill_common::{
+    deadline,
     engine::{self, Command, RenderedTrigger, Waiting, WorkingSet},
     ids::{RunPk, TaskIdx, TiPk, valid_run_id},
     message::{Ending, XcomOut},
@@ -257,6 +258,7 @@ async fn make_run<T: Tx>(
         note: None,
         max_active_tasks: i32::try_from(plan.spec.max_active_tasks).unwrap_or(i32::MAX),
         timeout_ms: plan.spec.dagrun_timeout.map(|t| t.millis()),
+        next_deadline: deadline::of_new(&plan.spec, Some(date), now),
         idempotency: None,
     };
     let inserted = tx.insert_runs(std::slice::from_ref(&new)).await?;
@@ -487,6 +489,7 @@ async fn answered_or_due<T: Tx>(
             answered_at: None,
         };
         tx.put_approval(&asked).await?;
+        ws.call_for_answer(ti, &asked.prompt);
         let why = format!("waits for an answer of {}", asked.who.join(", "));
         return Ok(ws.wait_until(ti, asked.due_at, Some(why)));
     };

@@ -4,6 +4,7 @@
 # usage: scripts/setup.sh [servers|compose|all]      default: all
 set -euo pipefail
 what=${1:-all}
+here=$(cd "$(dirname "$0")" && pwd)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -31,6 +32,10 @@ if [ "$what" != compose ]; then
     need curl '' curl
     need jq '' jq
 fi
+if [ "$what" = all ]; then
+    need python3 '' python3
+    need python3-venv '' '/usr/lib/python3*/ensurepip' "$(python3 -c 'import ensurepip, os; print(os.path.dirname(ensurepip.__file__))' 2>/dev/null || echo /nonexistent)"
+fi
 if [ "$what" != servers ] && [ "${GRISTMILL_TEST_COMPOSE:-1}" != 0 ]; then
     need docker.io '' docker
     need docker-compose '' docker-compose /usr/libexec/docker/cli-plugins/docker-compose "$HOME/.docker/cli-plugins/docker-compose"
@@ -49,7 +54,20 @@ if ! command -v cargo >/dev/null; then
     say "missing: Rust (cargo). Install it as https://rustup.rs says."
     exit 1
 fi
-[ ${#packages[@]} -gt 0 ] || exit 0
+# The clients that talk to the API in tests, each as its authors made it.
+clients() {
+    local venv=${GRISTMILL_TEST_CLIENTS:-${XDG_CACHE_HOME:-$HOME/.cache}/gristmill-test/clients}
+    local wanted="$here/../api/tests/clients/requirements.txt"
+    cmp -s "$wanted" "$venv/installed.txt" && return 0
+    say "installing the API's clients into $venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$wanted"
+    cp "$wanted" "$venv/installed.txt"
+}
+if [ ${#packages[@]} -eq 0 ]; then
+    [ "$what" != all ] || clients
+    exit 0
+fi
 mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
@@ -76,3 +94,4 @@ if ! { apt-get update && apt-get install -y --no-install-recommends "${packages[
     exit 1
 fi
 rm -f "$log"
+[ "$what" != all ] || clients

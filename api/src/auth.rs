@@ -179,18 +179,6 @@ pub(crate) fn bearer(parts: &Parts) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Lets every known caller in. A route's first argument: who may not ask learns nothing else.
-#[derive(Debug)]
-pub(crate) struct Viewer;
-
-impl FromRequestParts<App> for Viewer {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        Caller::with(Role::Viewer, parts, app).await.map(|_| Self)
-    }
-}
-
 macro_rules! at_least {
     ($($(#[$doc:meta])* $name:ident => $role:expr,)*) => {$(
         $(#[$doc])*
@@ -208,6 +196,8 @@ macro_rules! at_least {
 }
 
 at_least! {
+    /// Lets every known caller in. A route's first argument: who may not ask learns nothing else.
+    Viewer => Role::Viewer,
     /// Lets users in.
     User => Role::User,
     /// Lets operators in.

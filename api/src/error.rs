@@ -71,6 +71,8 @@ pub(crate) enum ApiError {
     Unprocessable(Vec<FieldError>),
     #[error("{0}")]
     UnsupportedMedia(String),
+    #[error("Method Not Allowed")]
+    MethodNotAllowed,
     #[error("too many attempts; try again in {retry_after} s")]
     TooMany { retry_after: u64 },
     /// The API has it, this version does not do it.
@@ -98,7 +100,12 @@ impl ApiError {
         ))
     }
 
-    fn status(&self) -> StatusCode {
+    /// What is wrong, in one text or as Airflow's list of it.
+    pub(crate) fn detail(&self) -> Value {
+        self.body()["detail"].take()
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::NotAuthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
@@ -108,6 +115,7 @@ impl ApiError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NotYet(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -3,17 +3,17 @@
 use crate::error::{ApiError, FieldError};
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Path, Request},
-    http::request::Parts,
+    extract::{FromRequest, FromRequestParts, Path, RawPathParams, Request},
+    http::{HeaderMap, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::{convert::Infallible, fmt::Display, str::FromStr};
+use std::{fmt::Display, str::FromStr};
 
 /// Most rows of one page.
-const MAX_PAGE: i64 = 1000;
+pub(crate) const MAX_PAGE: i64 = 1000;
 /// Rows of a page unless the request says otherwise.
-const PAGE: i64 = 50;
+pub(crate) const PAGE: i64 = 50;
 
 /// A JSON body. Unlike axum's own it does not mind a missing content type, and an empty body is `{}`.
 #[derive(Debug)]
@@ -23,8 +23,24 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        must_be_json(request.headers())?;
         parse_json(&raw_body(request, state).await?).map(Self)
     }
+}
+
+/// Refuses a body that says that it is something else than JSON.
+pub(crate) fn must_be_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let kind = String::from_utf8_lossy(kind.as_bytes()).to_ascii_lowercase();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if essence == "application/json" || essence.ends_with("+json") {
+        return Ok(());
+    }
+    Err(ApiError::UnsupportedMedia(format!(
+        "the body is {essence:?}; send JSON, with Content-Type: application/json"
+    )))
 }
 
 /// A request's whole body, bounded by the route's limit.
@@ -37,9 +53,9 @@ pub(crate) async fn raw_body<S: Send + Sync>(
         .map_err(|rejection| {
             let text = rejection.body_text();
             match rejection.status() {
-                axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
-                    ApiError::TooLarge("the request's body is too large".to_owned())
-                }
+                axum::http::StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(
+                    "the request's body is larger than this operation takes".to_owned(),
+                ),
                 _ => ApiError::BadRequest(text),
             }
         })
@@ -60,7 +76,8 @@ pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiErro
     from_value(value)
 }
 
-fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+/// Reads what was parsed already.
+pub(crate) fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(&value).map_err(|error| {
         let mut loc: Vec<Value> = vec!["body".into()];
         for segment in error.path() {
@@ -105,19 +122,60 @@ fn input_at<'a>(value: &'a Value, loc: &[Value]) -> Option<&'a Value> {
 pub(crate) struct Query(Vec<(String, String)>);
 
 impl<S: Sync> FromRequestParts<S> for Query {
-    type Rejection = Infallible;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let query = parts.uri.query().unwrap_or_default();
-        Ok(Self(
-            url::form_urlencoded::parse(query.as_bytes())
-                .into_owned()
-                .collect(),
-        ))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = Self::of(parts.uri.query().unwrap_or_default());
+        match query.0.iter().find(|(_, value)| value.contains('\0')) {
+            None => Ok(query),
+            Some((name, value)) => {
+                let msg = "Input should be without NUL characters".to_owned();
+                Err(ApiError::field(FieldError::query(name, msg, value)))
+            }
+        }
     }
 }
 
 impl Query {
+    /// Of a query string.
+    pub(crate) fn of(query: &str) -> Self {
+        let pairs = url::form_urlencoded::parse(query.as_bytes());
+        Self(pairs.into_owned().collect())
+    }
+
+    /// Of names and values: a body that asks for what another operation has in its query.
+    pub(crate) fn from_pairs(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+
+    /// What stands here under a prefix, without it.
+    pub(crate) fn with_prefix(&self, prefix: &str) -> Self {
+        let pairs = self.0.iter().filter_map(|(name, value)| {
+            let name = name.strip_prefix(prefix)?;
+            Some((name.to_owned(), value.clone()))
+        });
+        Self(pairs.collect())
+    }
+
+    /// The value of a name, which may be empty.
+    pub(crate) fn given(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// All values of a name, as numbers.
+    pub(crate) fn numbers(&self, name: &str) -> Result<Vec<i64>, ApiError> {
+        self.all(name)
+            .into_iter()
+            .map(|text| {
+                text.parse().map_err(|_| {
+                    let msg = "Input should be a valid integer".to_owned();
+                    ApiError::field(FieldError::query(name, msg, &text))
+                })
+            })
+            .collect()
+    }
+
     /// The value of a name; an empty one is as good as none.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.0
@@ -188,54 +246,19 @@ impl Query {
 
     /// Refuses filters that Airflow has and this version has not: to leave one out would answer with what was not asked
     /// for.
-    pub(crate) fn refuse_unknown_filters(&self, known: &[&str]) -> Result<(), ApiError> {
-        const ENDINGS: [&str; 5] = ["_gte", "_gt", "_lte", "_lt", "_pattern"];
-        const NAMES: [&str; 12] = [
-            "cursor",
-            "dag_version",
-            "duration",
-            "executor",
-            "last_dag_run_state",
-            "map_index",
-            "operator",
-            "owners",
-            "paused",
-            "run_type",
-            "tags",
-            "try_number",
-        ];
-        let unknown = self.0.iter().map(|(name, _)| name.as_str()).find(|name| {
-            let filters =
-                ENDINGS.iter().any(|ending| name.ends_with(ending)) || NAMES.contains(name);
-            filters && !known.contains(name)
-        });
-        match unknown {
+    pub(crate) fn refuse(&self, names: &[&str]) -> Result<(), ApiError> {
+        match names.iter().find(|name| self.text(name).is_some()) {
             None => Ok(()),
             Some(name) => Err(ApiError::NotYet(format!(
-                "this version cannot filter by {name:?} yet; leave it out"
+                "this version cannot filter by {name:?}; leave it out"
             ))),
         }
     }
 
-    /// `order_by`: listings have one order, newest first, which some of Airflow's names ask for.
-    pub(crate) fn newest_first_only(&self) -> Result<(), ApiError> {
-        const NEWEST_FIRST: [&str; 5] = [
-            "-id",
-            "-queued_at",
-            "-run_after",
-            "-logical_date",
-            "-start_date",
-        ];
-        match self
-            .all("order_by")
-            .into_iter()
-            .find(|by| !NEWEST_FIRST.contains(&by.as_str()))
-        {
-            None => Ok(()),
-            Some(by) => Err(ApiError::NotYet(format!(
-                "this version lists newest first only and cannot order by {by:?} yet; leave order_by out"
-            ))),
-        }
+    /// Whether an update's field is among those of `update_mask`; without a mask all are.
+    pub(crate) fn masks(&self, field: &str) -> bool {
+        let mask = self.all("update_mask");
+        mask.is_empty() || mask.iter().any(|name| name == field)
     }
 
     /// `limit` and `offset`.
@@ -263,6 +286,17 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for At<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        // No name has one, and PostgreSQL keeps none.
+        if let Ok(raw) = RawPathParams::from_request_parts(parts, state).await
+            && let Some((name, value)) = raw.iter().find(|(_, value)| value.contains('\0'))
+        {
+            return Err(ApiError::field(FieldError {
+                kind: "value_error",
+                loc: vec!["path".into(), name.into()],
+                msg: "Input should be without NUL characters".to_owned(),
+                input: value.into(),
+            }));
+        }
         match Path::<T>::from_request_parts(parts, state).await {
             Ok(Path(value)) => Ok(Self(value)),
             Err(rejection) => Err(ApiError::field(FieldError {

@@ -9,6 +9,7 @@ mod error;
 mod explain;
 mod extract;
 mod gather;
+mod listing;
 mod log;
 mod parts;
 mod routes;

@@ -1,11 +1,14 @@
 //! The routes, a file per noun.
 
+mod absent;
 mod amend;
 mod assets;
 mod backfills;
+mod bulk;
 mod callbacks;
 mod clear;
 mod connections;
+mod dag_list;
 mod dag_runs;
 mod dag_stats;
 mod dags;
@@ -25,6 +28,7 @@ mod parallelism;
 mod patch_run;
 mod pools;
 mod queues;
+mod settings;
 mod task_instances;
 mod tokens;
 mod trigger;
@@ -35,13 +39,16 @@ mod xcoms;
 
 use crate::{
     error::ApiError,
+    extract::raw_body,
     parts::{ApiParts, App},
     shared::Shared,
 };
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
-    http::StatusCode,
+    body::Body,
+    extract::{DefaultBodyLimit, Request},
+    http::{StatusCode, header},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
@@ -70,6 +77,7 @@ pub fn router(parts: ApiParts) -> Router {
         .merge(run_routes())
         .merge(other_routes())
         .merge(time_routes())
+        .layer(middleware::from_fn(body_first))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::SERVICE_UNAVAILABLE,
             TIMEOUT,
@@ -100,13 +108,22 @@ fn open() -> Router<App> {
         .route("/metrics", get(health::metrics))
         .route("/api/v2/monitor/health", get(health::monitor))
         .route("/api/v2/version", get(health::version))
+        .route("/api/v2/auth/login", get(absent::login))
+        .route("/api/v2/auth/logout", get(absent::login))
         // With a run's own token.
         .route("/internal/v1/runs/{run}/xcoms", get(internal::xcoms))
 }
 
 fn dag_routes() -> Router<App> {
     Router::new()
-        .route("/api/v2/dags", get(dags::list))
+        .route(
+            "/api/v2/dags",
+            get(dag_list::list).patch(dag_list::patch_all),
+        )
+        .route("/api/v2/dagTags", get(dag_list::tags))
+        .route("/api/v2/dagWarnings", get(settings::dag_warnings))
+        .route(&format!("{DAG}/favorite"), post(dag_list::favorite))
+        .route(&format!("{DAG}/unfavorite"), post(dag_list::unfavorite))
         .route(&format!("{DAG}/details"), get(dags::details))
         .route(&format!("{DAG}/tasks"), get(dags::tasks))
         .route(&format!("{DAG}/tasks/{{task_id}}"), get(dags::task))
@@ -118,6 +135,14 @@ fn dag_routes() -> Router<App> {
         .route("/api/v2/dagSources/{dag_id}", get(dags::source))
         .route("/api/v2/dagStats", get(dag_stats::stats))
         .route("/api/v2/importErrors", get(event_logs::import_errors))
+        .route(
+            "/api/v2/importErrors/{import_error_id}",
+            get(event_logs::one_import_error),
+        )
+        .route(
+            "/api/v2/parseDagFile/{file_token}",
+            put(absent::parse_dag_file),
+        )
 }
 
 fn run_routes() -> Router<App> {
@@ -125,6 +150,8 @@ fn run_routes() -> Router<App> {
         .route(
             RUN,
             get(dag_runs::get_one)
+                // `POST …/dagRuns/list`: a run may be called `list`.
+                .post(dag_runs::list_batch)
                 .patch(patch_run::patch)
                 .delete(dag_runs::delete),
         )
@@ -134,8 +161,29 @@ fn run_routes() -> Router<App> {
             &format!("{DAG}/clearTaskInstances"),
             post(clear::task_instances),
         )
-        .route(&format!("{RUN}/taskInstances"), get(task_instances::list))
-        .route(TI, get(task_instances::get_one).patch(mark::patch))
+        .route(&format!("{DAG}/clearDagRuns"), post(clear::runs))
+        .route(&format!("{DAG}/clearPartitions"), post(absent::partitions))
+        .route(
+            &format!("{RUN}/taskInstances"),
+            get(task_instances::list).patch(bulk::task_instances),
+        )
+        .route(
+            &format!("{RUN}/taskGroupInstances/{{group_id}}"),
+            axum::routing::patch(mark::patch_group),
+        )
+        .route(
+            &format!("{RUN}/taskGroupInstances/{{group_id}}/dry_run"),
+            axum::routing::patch(mark::dry_run_group),
+        )
+        .merge(ti_routes())
+        .route(
+            TI,
+            get(task_instances::get_one)
+                // `POST …/taskInstances/list`: a task may be called `list`.
+                .post(task_instances::list_batch)
+                .patch(mark::patch)
+                .delete(absent::delete_task_instance),
+        )
         .route(
             &format!("{TI}/dry_run"),
             axum::routing::patch(mark::dry_run),
@@ -157,6 +205,14 @@ fn run_routes() -> Router<App> {
             &format!("{TI}/{{map_index}}/tries"),
             get(task_instances::mapped_tries),
         )
+        .route(
+            &format!("{TI}/tries/{{task_try_number}}"),
+            get(task_instances::one_try),
+        )
+        .route(
+            &format!("{TI}/{{map_index}}/tries/{{task_try_number}}"),
+            get(task_instances::one_try),
+        )
         .route(&format!("{TI}/explain"), get(explain::explain))
         .route(
             &format!("{TI}/{{map_index}}/explain"),
@@ -172,10 +228,36 @@ fn run_routes() -> Router<App> {
             &format!("{TI}/{{map_index}}/hitlDetails"),
             get(hitl::get_one).patch(hitl::answer),
         )
-        .route(&format!("{TI}/xcomEntries"), get(xcoms::list))
+        .route(
+            &format!("{TI}/{{map_index}}/hitlDetails/tries/{{try_number}}"),
+            get(hitl::one_try),
+        )
+        .route(
+            &format!("{TI}/xcomEntries"),
+            get(xcoms::list).post(xcoms::create),
+        )
         .route(
             &format!("{TI}/xcomEntries/{{xcom_key}}"),
-            get(xcoms::get_one),
+            get(xcoms::get_one)
+                .patch(xcoms::update)
+                .delete(xcoms::delete),
+        )
+}
+
+/// What Airflow has of task instances and we have otherwise, or not.
+fn ti_routes() -> Router<App> {
+    let store = &format!("{TI}/state-store");
+    let absent = absent::task_state_store;
+    Router::new()
+        .route(&format!("{TI}/links"), get(explain::links))
+        .route(
+            &format!("{TI}/externalLogUrl/{{try_number}}"),
+            get(absent::external_log_url),
+        )
+        .route(store, get(absent).delete(absent))
+        .route(
+            &format!("{store}/{{key}}"),
+            get(absent).put(absent).patch(absent).delete(absent),
         )
 }
 
@@ -197,33 +279,50 @@ fn other_routes() -> Router<App> {
             get(parallelism::get).put(parallelism::put),
         )
         .route("/api/v2/workers", get(workers::list))
-        .route("/api/v2/pools", get(pools::list).post(pools::create))
         .route(
-            "/api/v2/pools/{pool}",
+            "/api/v2/pools",
+            get(pools::list).post(pools::create).patch(bulk::pools),
+        )
+        .route(
+            "/api/v2/pools/{pool_name}",
             get(pools::get_one)
                 .patch(pools::patch)
                 .delete(pools::delete),
         )
         .route(
             "/api/v2/variables",
-            get(variables::list).post(variables::create),
+            get(variables::list)
+                .post(variables::create)
+                .patch(bulk::variables),
         )
         .route(
-            "/api/v2/variables/{key}",
+            "/api/v2/variables/{variable_key}",
             get(variables::get_one)
                 .patch(variables::patch)
                 .delete(variables::delete),
         )
         .route(
             "/api/v2/connections",
-            get(connections::list).post(connections::create),
+            get(connections::list)
+                .post(connections::create)
+                .patch(bulk::connections),
         )
         .route(
             "/api/v2/connections/{connection_id}",
             get(connections::get_one)
+                // `POST /connections/test` and others: a connection may be called `test`.
+                .post(connections::post_to)
                 .patch(connections::patch)
                 .delete(connections::delete),
         )
+        .route("/api/v2/config", get(settings::config))
+        .route(
+            "/api/v2/config/section/{section}/option/{option}",
+            get(settings::config_value),
+        )
+        .route("/api/v2/plugins", get(settings::plugins))
+        .route("/api/v2/plugins/importErrors", get(settings::plugin_errors))
+        .route("/api/v2/providers", get(settings::providers))
         .route("/api/v2/callbacks", get(callbacks::list))
         .route("/api/v2/callbacks/{callback_id}", get(callbacks::get_one))
         .route(
@@ -232,6 +331,7 @@ fn other_routes() -> Router<App> {
         )
         .route(&format!("{RUN}/deadlines"), get(callbacks::deadlines))
         .route("/api/v2/eventLogs", get(event_logs::list))
+        .route("/api/v2/eventLogs/{event_log_id}", get(event_logs::get_one))
         .route("/api/v2/jobs", get(jobs::list))
         .route("/api/v2/tokens", get(tokens::list).post(tokens::create))
         .route(
@@ -259,7 +359,23 @@ fn time_routes() -> Router<App> {
             "/api/v2/assets/events",
             get(assets::events).post(assets::create_event),
         )
+        .route("/api/v2/assets/aliases", get(assets::aliases))
+        .route(
+            "/api/v2/assets/aliases/{asset_alias_id}",
+            get(assets::alias),
+        )
         .route(ASSET, get(assets::get_one))
+        .route(&format!("{ASSET}/materialize"), post(assets::materialize))
+        .route(
+            &format!("{ASSET}/state-store"),
+            get(absent::asset_state_store).delete(absent::asset_state_store),
+        )
+        .route(
+            &format!("{ASSET}/state-store/{{key}}"),
+            get(absent::asset_state_store)
+                .put(absent::asset_state_store)
+                .delete(absent::asset_state_store),
+        )
         .route(
             &format!("{ASSET}/queuedEvents"),
             get(assets::queued_of_asset).delete(assets::forget_of_asset),
@@ -285,14 +401,29 @@ fn waiting() -> Router<App> {
             get(dags::get_one)
                 .patch(dags::patch)
                 .delete(dags::delete)
+                .layer(middleware::from_fn(body_first))
                 .merge(deploy),
         )
         .route(
             &format!("{DAG}/dagRuns"),
-            get(dag_runs::list).post(trigger::trigger),
+            get(dag_runs::list)
+                .post(trigger::trigger)
+                .patch(bulk::dag_runs)
+                .layer(middleware::from_fn(body_first)),
         )
         .route(&format!("{RUN}/wait"), get(wait::wait))
         .route(&format!("{TI}/logs/{{try_number}}"), get(logs::logs))
+}
+
+/// Reads the whole body before anything is judged. A refusal that leaves some of it unread would cost the client its
+/// connection, and the next request on it.
+async fn body_first(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let read = Request::from_parts(parts.clone(), body);
+    match raw_body(read, &()).await {
+        Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
+        Err(refusal) => ([(header::CONNECTION, "close")], refusal).into_response(),
+    }
 }
 
 fn panicked(payload: Box<dyn Any + Send>) -> Response {

@@ -82,15 +82,18 @@ pub enum RunType {
     OperatorTriggered,
     /// Updates of assets.
     AssetTriggered,
+    /// Somebody asked for an asset to be made.
+    AssetMaterialization,
 }
 
 impl RunType {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Manual,
         Self::Scheduled,
         Self::Backfill,
         Self::OperatorTriggered,
         Self::AssetTriggered,
+        Self::AssetMaterialization,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -100,6 +103,7 @@ impl RunType {
             Self::Backfill => "backfill",
             Self::OperatorTriggered => "operator_triggered",
             Self::AssetTriggered => "asset_triggered",
+            Self::AssetMaterialization => "asset_materialization",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What clearing and marking have in common: which runs, which instances, and what is answered.
 
-use super::lookup;
+use super::{lookup, task_instances};
 use crate::{
     auth::{About, Caller},
     error::ApiError,
@@ -185,10 +185,12 @@ impl Answer {
         if !rows.is_empty() {
             let run = lookup::run(app, &run.dag_id, &run.run_id).await?;
             let version = lookup::version(app, &run).await?;
-            let seen = rows
-                .iter()
-                .map(|row| view::task_instance::task_instance(row, &run, &version));
-            self.rows.extend(seen);
+            let notes = task_instances::notes(app, &rows).await?;
+            for row in &rows {
+                let mut value = view::task_instance::task_instance(row, &run, &version);
+                value["note"] = json!(notes.get(&row.pk));
+                self.rows.push(value);
+            }
         }
         Ok(())
     }

@@ -1,21 +1,30 @@
 //! `/api/v2/assets`: assets, their lineage and events, and what waits for them.
 
-use super::lookup;
+use super::{lookup, trigger};
 use crate::{
     auth::{About, User, Viewer},
     error::{ApiError, FieldError},
     extract::{At, Body, Query},
+    listing::{Small, time},
     parts::App,
     view,
 };
 use axum::{Json, extract::State, http::StatusCode};
-use gristmill_common::{ids::UNMAPPED, row::RunRow};
+use chrono::{DateTime, Utc};
+use gristmill_common::{
+    ids::UNMAPPED,
+    row::{RunRow, RunType},
+};
 use gristmill_store::{
     AssetEventFilter, AssetEventRow, AssetRow, AssetUse, NewAssetEvent, WaitingAsset,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+/// Assets read at a time.
+const CHUNK: i64 = 500;
+/// Events that are looked through for some of them.
+const MOST_EVENTS: i64 = 10_000;
 /// Longest `extra` of an event.
 const MAX_EXTRA: usize = 32 * 1024;
 
@@ -104,9 +113,28 @@ fn queued_event(row: &WaitingAsset) -> Value {
     })
 }
 
-fn queued_events(rows: &[WaitingAsset]) -> Json<Value> {
-    let events: Vec<Value> = rows.iter().map(queued_event).collect();
-    Json(json!({ "total_entries": events.len(), "queued_events": events }))
+/// Those from before a time, if one is given.
+fn queued_events(query: &Query, rows: &[WaitingAsset]) -> Result<Json<Value>, ApiError> {
+    let before = before(query)?;
+    let events: Vec<Value> = rows
+        .iter()
+        .filter(|row| before.is_none_or(|before| row.at < before))
+        .map(queued_event)
+        .collect();
+    Ok(Json(
+        json!({ "total_entries": events.len(), "queued_events": events }),
+    ))
+}
+
+fn before(query: &Query) -> Result<Option<DateTime<Utc>>, ApiError> {
+    let Some(text) = query.text("before") else {
+        return Ok(None);
+    };
+    let at = time(text).ok_or_else(|| {
+        let msg = "Input should be a valid datetime".to_owned();
+        ApiError::field(FieldError::query("before", msg, text))
+    })?;
+    Ok(Some(at))
 }
 
 async fn find(app: &App, id: i64) -> Result<AssetRow, ApiError> {
@@ -121,18 +149,109 @@ pub(super) async fn list(
     State(app): State<App>,
     query: Query,
 ) -> Result<Json<Value>, ApiError> {
-    let (limit, offset) = query.page()?;
-    // A pattern is a part of the name or URI; `%` around it means the same.
-    let pattern = query
-        .text("name_pattern")
-        .or_else(|| query.text("uri_pattern"))
-        .map(|text| text.trim_matches('%'));
-    let page = app
-        .store
-        .assets(pattern, &query.all("dag_ids"), limit, offset)
-        .await?;
-    let rows: Vec<Value> = page.rows.iter().map(asset).collect();
-    Ok(Json(json!({ "assets": rows, "total_entries": page.total })))
+    const ASSETS: Small = Small {
+        name: "assets",
+        patterns: &[("name", "name"), ("uri", "uri")],
+        texts: &[],
+        times: &[],
+        order: &[
+            ("id", "id"),
+            ("name", "name"),
+            ("uri", "uri"),
+            ("created_at", "created_at"),
+            ("updated_at", "updated_at"),
+        ],
+    };
+    const JUDGED: [&str; 5] = [
+        "name_pattern",
+        "name_prefix_pattern",
+        "uri_pattern",
+        "uri_prefix_pattern",
+        "order_by",
+    ];
+    let dag_ids = query.all("dag_ids");
+    if JUDGED.iter().all(|name| query.text(name).is_none()) {
+        let (limit, offset) = query.page()?;
+        let page = app.store.assets(None, &dag_ids, limit, offset).await?;
+        let rows: Vec<Value> = page.rows.iter().map(asset).collect();
+        return Ok(Json(json!({ "assets": rows, "total_entries": page.total })));
+    }
+    let mut rows = Vec::new();
+    loop {
+        let read = rows.len() as i64;
+        let page = app.store.assets(None, &dag_ids, CHUNK, read).await?;
+        rows.extend(page.rows.iter().map(asset));
+        if (page.rows.len() as i64) < CHUNK {
+            return ASSETS.answer(&query, rows);
+        }
+    }
+}
+
+/// What an asset is called beside its name: nothing is called so here.
+pub(super) async fn aliases(
+    _: Viewer,
+    State(_): State<App>,
+    query: Query,
+) -> Result<Json<Value>, ApiError> {
+    const ALIASES: Small = Small {
+        name: "asset_aliases",
+        patterns: &[("name", "name")],
+        texts: &[],
+        times: &[],
+        order: &[("id", "id"), ("name", "name"), ("group", "group")],
+    };
+    ALIASES.answer(&query, Vec::new())
+}
+
+pub(super) async fn alias(
+    _: Viewer,
+    State(_): State<App>,
+    At(id): At<i64>,
+) -> Result<Json<Value>, ApiError> {
+    Err(ApiError::NotFound(format!(
+        "The Asset Alias with ID: `{id}` was not found"
+    )))
+}
+
+/// Makes a run of the DAG that updates the asset.
+pub(super) async fn materialize(
+    User(caller): User,
+    State(app): State<App>,
+    At(id): At<i64>,
+    Body(body): Body<trigger::TriggerBody>,
+) -> Result<Json<Value>, ApiError> {
+    let asset = find(&app, id).await?;
+    let mut makers: Vec<&str> = asset
+        .references
+        .iter()
+        .filter(|reference| reference.kind == AssetUse::Outlet)
+        .map(|reference| reference.dag_id.as_str())
+        .collect();
+    makers.dedup();
+    let dag_id = match makers[..] {
+        [one] => one.to_owned(),
+        [] => {
+            return Err(ApiError::NotFound(format!(
+                "No DAG materializes asset with ID: {id}"
+            )));
+        }
+        _ => {
+            return Err(ApiError::Conflict(format!(
+                "More than one DAG materializes asset with ID: {id}: {}; trigger one of them",
+                makers.join(", ")
+            )));
+        }
+    };
+    if caller.dag_id.as_ref().is_some_and(|only| *only != dag_id) {
+        return Err(ApiError::Forbidden);
+    }
+    let wish = trigger::Wish {
+        by: "rest_api",
+        run_type: RunType::AssetMaterialization,
+        idempotency: None,
+    };
+    let accepted = trigger::accept(&app, &caller, &dag_id, body, wish).await?;
+    Ok(Json(view::run::run(&accepted.row, &accepted.version, None)))
 }
 
 pub(super) async fn get_one(
@@ -160,9 +279,34 @@ pub(super) async fn events(
     State(app): State<App>,
     query: Query,
 ) -> Result<Json<Value>, ApiError> {
+    const EVENTS: Small = Small {
+        name: "asset_events",
+        patterns: &[("name", "name")],
+        texts: &[],
+        times: &[("timestamp", "timestamp")],
+        order: &[
+            ("id", "id"),
+            ("timestamp", "timestamp"),
+            ("asset_id", "asset_id"),
+            ("source_dag_id", "source_dag_id"),
+            ("source_task_id", "source_task_id"),
+            ("source_run_id", "source_run_id"),
+            ("source_map_index", "source_map_index"),
+        ],
+    };
+    const JUDGED: [&str; 7] = [
+        "name_pattern",
+        "name_prefix_pattern",
+        "timestamp_gte",
+        "timestamp_gt",
+        "timestamp_lte",
+        "timestamp_lt",
+        "order_by",
+    ];
+    query.refuse(&["source_map_index"])?;
     let (limit, offset) = query.page()?;
     let text = |name: &str| query.text(name).map(str::to_owned);
-    let filter = AssetEventFilter {
+    let mut filter = AssetEventFilter {
         asset_id: query.parse("asset_id")?,
         source_dag_id: text("source_dag_id"),
         source_run_id: text("source_run_id"),
@@ -171,7 +315,14 @@ pub(super) async fn events(
         offset,
         ..AssetEventFilter::default()
     };
-    page_of_events(&app, &filter).await
+    if JUDGED.iter().all(|name| query.text(name).is_none()) {
+        return page_of_events(&app, &filter).await;
+    }
+    // By other filters and orders the newest events are judged here.
+    (filter.limit, filter.offset) = (MOST_EVENTS, 0);
+    let Json(mut all) = page_of_events(&app, &filter).await?;
+    let rows = all["asset_events"].take();
+    EVENTS.answer(&query, serde_json::from_value(rows).unwrap_or_default())
 }
 
 /// The events that made a run.
@@ -250,10 +401,11 @@ pub(super) async fn queued_of_dag(
     _: Viewer,
     State(app): State<App>,
     At(dag_id): At<String>,
+    query: Query,
 ) -> Result<Json<Value>, ApiError> {
     lookup::dag(&app, &dag_id).await?;
     let rows = app.store.queued_asset_events(Some(&dag_id), None).await?;
-    Ok(queued_events(&rows))
+    queued_events(&query, &rows)
 }
 
 pub(super) async fn queued_of_dag_and_asset(
@@ -277,10 +429,11 @@ pub(super) async fn queued_of_asset(
     _: Viewer,
     State(app): State<App>,
     At(asset_id): At<i64>,
+    query: Query,
 ) -> Result<Json<Value>, ApiError> {
     find(&app, asset_id).await?;
     let rows = app.store.queued_asset_events(None, Some(asset_id)).await?;
-    Ok(queued_events(&rows))
+    queued_events(&query, &rows)
 }
 
 async fn forget(
@@ -305,7 +458,9 @@ pub(super) async fn forget_of_dag(
     User(caller): User,
     State(app): State<App>,
     At(dag_id): At<String>,
+    query: Query,
 ) -> Result<StatusCode, ApiError> {
+    query.refuse(&["before"])?;
     lookup::dag(&app, &dag_id).await?;
     forget(&caller, &app, Some(&dag_id), None).await
 }
@@ -314,7 +469,9 @@ pub(super) async fn forget_of_dag_and_asset(
     User(caller): User,
     State(app): State<App>,
     At((dag_id, asset_id)): At<(String, i64)>,
+    query: Query,
 ) -> Result<StatusCode, ApiError> {
+    query.refuse(&["before"])?;
     lookup::dag(&app, &dag_id).await?;
     forget(&caller, &app, Some(&dag_id), Some(asset_id)).await
 }
@@ -323,7 +480,9 @@ pub(super) async fn forget_of_asset(
     User(caller): User,
     State(app): State<App>,
     At(asset_id): At<i64>,
+    query: Query,
 ) -> Result<StatusCode, ApiError> {
+    query.refuse(&["before"])?;
     find(&app, asset_id).await?;
     forget(&caller, &app, None, Some(asset_id)).await
 }

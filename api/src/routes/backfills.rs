@@ -4,6 +4,7 @@ use crate::{
     auth::{About, User, Viewer},
     error::{ApiError, FieldError},
     extract::{At, Body, Query},
+    listing::Small,
     parts::App,
     view,
 };
@@ -20,6 +21,9 @@ use serde_json::{Map, Value, json};
 const MAX_ACTIVE_RUNS: i32 = 10;
 /// Longest conf: it travels in the message of each task of each run.
 const MAX_CONF: usize = 32 * 1024;
+
+/// Backfills, newest first, that are put into another order.
+const MOST: i64 = 10_000;
 
 /// `BackfillPostBody`.
 #[derive(Debug, Deserialize)]
@@ -140,15 +144,39 @@ pub(super) async fn list(
     State(app): State<App>,
     query: Query,
 ) -> Result<Json<Value>, ApiError> {
+    const BACKFILLS: Small = Small {
+        name: "backfills",
+        patterns: &[],
+        texts: &[],
+        times: &[],
+        order: &[
+            ("id", "id"),
+            ("dag_id", "dag_id"),
+            ("from_date", "from_date"),
+            ("to_date", "to_date"),
+            ("created_at", "created_at"),
+            ("updated_at", "updated_at"),
+            ("completed_at", "completed_at"),
+            ("is_paused", "is_paused"),
+            ("max_active_runs", "max_active_runs"),
+        ],
+    };
     let (limit, offset) = query.page()?;
-    let filter = BackfillFilter {
+    let mut filter = BackfillFilter {
         dag_id: query.text("dag_id").map(str::to_owned),
         active: query.flag("active")?.unwrap_or(false),
         limit,
         offset,
     };
+    let ordered = query.text("order_by").is_some();
+    if ordered {
+        (filter.limit, filter.offset) = (MOST, 0);
+    }
     let page = app.store.backfills(&filter).await?;
     let rows: Vec<Value> = page.rows.iter().map(backfill).collect();
+    if ordered {
+        return BACKFILLS.answer(&query, rows);
+    }
     Ok(Json(
         json!({ "backfills": rows, "total_entries": page.total }),
     ))

@@ -1,13 +1,13 @@
-//! Clearing: instances of one or several runs (`clearTaskInstances`), and a run (`…/clear`).
+//! Clearing: instances of one or several runs (`clearTaskInstances`), a run (`…/clear`), several (`clearDagRuns`).
 
 use super::{
     amend::{self, Answer, Around, Request},
     dag_runs::whole,
-    lookup,
+    lookup::{self, ALL},
 };
 use crate::{
-    auth::User,
-    error::ApiError,
+    auth::{Caller, User},
+    error::{ApiError, FieldError},
     extract::{At, Body},
     parts::App,
 };
@@ -168,6 +168,32 @@ pub(super) async fn task_instances(
     Ok(answer.json())
 }
 
+/// Clears one run, or says what it would clear.
+async fn clear_run(
+    app: &App,
+    caller: &Caller,
+    row: &RunRow,
+    body: &ClearRun,
+    answer: &mut Answer,
+) -> Result<(), ApiError> {
+    check_version(app, row, body.run_on_latest_version).await?;
+    // A run has all tasks of its version: none is new.
+    if body.only_new {
+        return Ok(());
+    }
+    let selection = gristmill_common::engine::Selection {
+        states: states(body.only_failed, false),
+        ..Default::default()
+    };
+    let request = Request {
+        dry_run: body.dry_run,
+        note: body.note.clone(),
+        extra: json!({ "only_failed": body.only_failed }),
+        ..Request::new(Change::Clear(selection), "clear_dag_run")
+    };
+    answer.amend(app, caller, row, request).await
+}
+
 pub(super) async fn run(
     User(caller): User,
     State(app): State<App>,
@@ -175,25 +201,104 @@ pub(super) async fn run(
     Body(body): Body<ClearRun>,
 ) -> Result<Json<Value>, ApiError> {
     let row = lookup::run(&app, &dag_id, &run_id).await?;
-    check_version(&app, &row, body.run_on_latest_version).await?;
     let mut answer = Answer::default();
-    // A run has all tasks of its version: none is new.
-    if !body.only_new {
-        let selection = gristmill_common::engine::Selection {
-            states: states(body.only_failed, false),
-            ..Default::default()
-        };
-        let request = Request {
-            dry_run: body.dry_run,
-            note: body.note,
-            extra: json!({ "only_failed": body.only_failed }),
-            ..Request::new(Change::Clear(selection), "clear_dag_run")
-        };
-        answer.amend(&app, &caller, &row, request).await?;
-    }
+    clear_run(&app, &caller, &row, &body, &mut answer).await?;
     if body.dry_run {
         return Ok(answer.json());
     }
     let row = lookup::run(&app, &dag_id, &run_id).await?;
     whole(&app, &row).await.map(Json)
+}
+
+/// A run of [`ClearRuns`].
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunRef {
+    dag_id: Option<String>,
+    dag_run_id: String,
+    /// Airflow's body is shared with the update of runs.
+    #[serde(rename = "state")]
+    _state: Option<String>,
+    #[serde(rename = "note")]
+    _note: Option<String>,
+}
+
+/// Airflow's `BulkDAGRunClearBody`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClearRuns {
+    dag_runs: Option<Vec<RunRef>>,
+    #[serde(default = "yes")]
+    dry_run: bool,
+    #[serde(default)]
+    only_failed: bool,
+    #[serde(default)]
+    only_new: bool,
+    run_on_latest_version: Option<bool>,
+    note: Option<String>,
+    partition_key: Option<String>,
+    partition_date_start: Option<DateTime<Utc>>,
+    partition_date_end: Option<DateTime<Utc>>,
+}
+
+/// Clears several runs; all of them have to be there before the first is touched.
+pub(super) async fn runs(
+    User(caller): User,
+    State(app): State<App>,
+    At(dag_id): At<String>,
+    Body(body): Body<ClearRuns>,
+) -> Result<Json<Value>, ApiError> {
+    let partitioned = body.partition_key.is_some()
+        || body.partition_date_start.is_some()
+        || body.partition_date_end.is_some();
+    if partitioned {
+        return Err(ApiError::NotYet(
+            "there are no partitioned runs here; name runs in dag_runs".to_owned(),
+        ));
+    }
+    let Some(named) = body.dag_runs else {
+        let msg = "name at least one run".to_owned();
+        return Err(ApiError::field(FieldError::body(
+            "dag_runs",
+            msg,
+            Value::Null,
+        )));
+    };
+    let mut rows = Vec::with_capacity(named.len());
+    for one in &named {
+        let of = match (&one.dag_id, dag_id.as_str()) {
+            (Some(of), ALL) => of,
+            (Some(of), path) if of == path => of,
+            (None, path) if path != ALL => &dag_id,
+            _ => {
+                return Err(ApiError::BadRequest(format!(
+                    "run {:?} needs the dag_id of the path, or its own where the path has ~",
+                    one.dag_run_id
+                )));
+            }
+        };
+        rows.push(lookup::run(&app, of, &one.dag_run_id).await?);
+    }
+    let wish = ClearRun {
+        dry_run: body.dry_run,
+        only_failed: body.only_failed,
+        only_new: body.only_new,
+        run_on_latest_version: body.run_on_latest_version,
+        note: body.note,
+    };
+    let mut answer = Answer::default();
+    for row in &rows {
+        clear_run(&app, &caller, row, &wish, &mut answer).await?;
+    }
+    if wish.dry_run {
+        return Ok(answer.json());
+    }
+    let mut cleared = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let row = lookup::run(&app, &row.dag_id, &row.run_id).await?;
+        cleared.push(whole(&app, &row).await?);
+    }
+    Ok(Json(
+        json!({ "dag_runs": cleared, "total_entries": cleared.len() }),
+    ))
 }

@@ -5,11 +5,14 @@ use crate::{
     auth::{About, Caller, Op},
     error::{ApiError, FieldError},
     extract::{At, Body, Query},
+    listing::Small,
     parts::App,
 };
 use axum::{Json, extract::State, http::StatusCode};
 use gristmill_common::ids::valid_name;
 use serde_json::{Map, Value, json};
+use std::time::Duration;
+use tokio::net::TcpStream;
 
 const KIND: &str = "connection";
 /// What may be shown, beside `extra` with masked values.
@@ -54,7 +57,7 @@ fn meta_of(opened: &Map<String, Value>) -> Value {
     Value::Object(meta)
 }
 
-async fn find(app: &App, id: &str) -> Result<(String, Value), ApiError> {
+pub(super) async fn find(app: &App, id: &str) -> Result<(String, Value), ApiError> {
     let found = app.store.secret(KIND, id).await?;
     found.ok_or_else(|| {
         ApiError::NotFound(format!(
@@ -68,17 +71,24 @@ pub(super) async fn list(
     State(app): State<App>,
     query: Query,
 ) -> Result<Json<Value>, ApiError> {
-    let (limit, offset) = query.page()?;
+    const CONNECTIONS: Small = Small {
+        name: "connections",
+        patterns: &[("connection_id", "connection_id")],
+        texts: &[],
+        times: &[],
+        order: &[
+            ("id", "connection_id"),
+            ("connection_id", "connection_id"),
+            ("conn_id", "connection_id"),
+            ("conn_type", "conn_type"),
+            ("description", "description"),
+            ("host", "host"),
+            ("port", "port"),
+        ],
+    };
     let all = app.store.secrets(KIND).await?;
-    let page: Vec<Value> = all
-        .iter()
-        .skip(usize::try_from(offset).unwrap_or(usize::MAX))
-        .take(usize::try_from(limit).unwrap_or(usize::MAX))
-        .map(|(id, meta)| connection(id, meta))
-        .collect();
-    Ok(Json(
-        json!({ "connections": page, "total_entries": all.len() }),
-    ))
+    let rows = all.iter().map(|(id, meta)| connection(id, meta)).collect();
+    CONNECTIONS.answer(&query, rows)
 }
 
 pub(super) async fn get_one(
@@ -86,8 +96,10 @@ pub(super) async fn get_one(
     State(app): State<App>,
     At(id): At<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let (_, meta) = find(&app, &id).await?;
-    Ok(Json(connection(&id, &meta)))
+    match find(&app, &id).await {
+        Err(ApiError::NotFound(_)) if id == ENQUEUE => Err(no_queue_of_tests()),
+        found => Ok(Json(connection(&id, &found?.1))),
+    }
 }
 
 /// Checks a body field by field and lays it over what is there. A masked value that comes back means the old one.
@@ -246,10 +258,7 @@ pub(super) async fn patch(
         .map_err(|error| ApiError::Conflict(error.to_string()))?;
     let old: Map<String, Value> = serde_json::from_slice(&text)
         .map_err(|_| ApiError::Internal(format!("connection {id:?} is no JSON object")))?;
-    let mask = query.all("update_mask");
-    let opened = merge(old, body, |field| {
-        mask.is_empty() || mask.iter().any(|m| m == field)
-    })?;
+    let opened = merge(old, body, |field| query.masks(field))?;
     put(&app, &caller, &id, opened, "edit_connection").await
 }
 
@@ -272,4 +281,91 @@ pub(super) async fn delete(
         )
         .await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Longest that a test waits for a host.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `/connections/enqueue-test`.
+const ENQUEUE: &str = "enqueue-test";
+
+fn no_queue_of_tests() -> ApiError {
+    ApiError::NotYet("connections are tested at once: POST /api/v2/connections/test".to_owned())
+}
+
+/// `POST /connections/test`, and those like it that there are not.
+pub(super) async fn post_to(
+    Op(caller): Op,
+    At(what): At<String>,
+    Body(body): Body<Map<String, Value>>,
+) -> Result<Json<Value>, ApiError> {
+    match what.as_str() {
+        "test" => test(&caller, body).await,
+        ENQUEUE => Err(no_queue_of_tests()),
+        "defaults" => Err(ApiError::NotYet(
+            "there are no default connections: create those that you need".to_owned(),
+        )),
+        _ => Err(ApiError::MethodNotAllowed),
+    }
+}
+
+/// Whether the host of a connection can be reached, without signing in there: `ConnectionTestResponse`.
+async fn test(caller: &Caller, body: Map<String, Value>) -> Result<Json<Value>, ApiError> {
+    id_of(&body)?;
+    let opened = merge(Map::new(), body, |_| true)?;
+    let host = opened
+        .get("host")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let kind = opened.get("conn_type").and_then(Value::as_str);
+    let port = opened
+        .get("port")
+        .and_then(Value::as_u64)
+        .and_then(|port| u16::try_from(port).ok())
+        .or_else(|| usual_port(kind.unwrap_or_default()));
+    let (status, message) = match (host, port) {
+        ("", _) => (false, "the connection has no host".to_owned()),
+        (_, None) => (false, "the connection has no port".to_owned()),
+        (host, Some(port)) => reached(bare(host), port).await,
+    };
+    tracing::info!(
+        user = caller.name,
+        host,
+        port,
+        status,
+        "a connection was tested"
+    );
+    Ok(Json(json!({ "status": status, "message": message })))
+}
+
+/// A host without the scheme and path that may stand around it.
+fn bare(host: &str) -> &str {
+    let host = host.split_once("://").map_or(host, |(_, rest)| rest);
+    host.split('/').next().unwrap_or_default()
+}
+
+fn usual_port(conn_type: &str) -> Option<u16> {
+    match conn_type {
+        "http" => Some(80),
+        "https" => Some(443),
+        "postgres" | "postgresql" => Some(5432),
+        "mysql" => Some(3306),
+        "redis" => Some(6379),
+        "ssh" | "sftp" => Some(22),
+        _ => None,
+    }
+}
+
+async fn reached(host: &str, port: u16) -> (bool, String) {
+    match tokio::time::timeout(PATIENCE, TcpStream::connect((host, port))).await {
+        Ok(Ok(_)) => (true, format!("{host}:{port} can be reached")),
+        Ok(Err(error)) => (false, format!("{host}:{port} cannot be reached: {error}")),
+        Err(_) => (
+            false,
+            format!(
+                "{host}:{port} did not answer within {} s",
+                PATIENCE.as_secs()
+            ),
+        ),
+    }
 }

@@ -1,10 +1,14 @@
 //! `/api/v2/dags`, and the parts of one DAG.
 
-use super::lookup;
+use super::{
+    dag_list,
+    lookup::{self, ALL},
+};
 use crate::{
     auth::{About, User, Viewer},
     error::ApiError,
     extract::{At, Body, Query},
+    listing::Small,
     parts::App,
     view,
 };
@@ -19,32 +23,6 @@ use gristmill_store::{DagRow, StoreError, VersionRow};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-pub(super) async fn list(
-    _: Viewer,
-    State(app): State<App>,
-    query: Query,
-) -> Result<Json<Value>, ApiError> {
-    query.refuse_unknown_filters(&["dag_id_pattern"])?;
-    let (limit, offset) = query.page()?;
-    // In Airflow's patterns `%` stands for anything; ours is a substring anyway.
-    let pattern = query
-        .text("dag_id_pattern")
-        .map(|p| p.trim_matches('%').to_owned());
-    let stale = !query.flag("exclude_stale")?.unwrap_or(true);
-    let page = app
-        .store
-        .dags(pattern.as_deref(), stale, limit, offset)
-        .await?;
-    let broken = app.store.import_errors().await?;
-    let mut dags = Vec::with_capacity(page.rows.len());
-    for row in &page.rows {
-        let version = app.versions.get(&*app.store, row.version).await?;
-        let is_broken = broken.iter().any(|e| e.filename == row.fileloc);
-        dags.push(Value::Object(view::dag::dag(row, &version, is_broken)));
-    }
-    Ok(Json(json!({ "dags": dags, "total_entries": page.total })))
-}
 
 /// A DAG, its newest version, and whether its file is broken now.
 async fn whole(app: &App, row: &DagRow) -> Result<(Arc<VersionRow>, bool), ApiError> {
@@ -64,16 +42,22 @@ pub(super) async fn get_one(
 }
 
 pub(super) async fn details(
-    _: Viewer,
+    Viewer(caller): Viewer,
     State(app): State<App>,
     At(dag_id): At<String>,
 ) -> Result<Json<Value>, ApiError> {
     let row = lookup::dag(&app, &dag_id).await?;
     let (version, broken) = whole(&app, &row).await?;
+    let liked = app.store.favorites(&caller.name).await?.contains(&dag_id);
     let limits = app.store.limits(&[LimitKey::DagRuns { dag_id }]).await?;
     let active = limits.first().map_or(0, |limit| limit.used);
-    Ok(Json(view::dag::details(&row, &version, broken, active)))
+    let mut details = view::dag::details(&row, &version, broken, active);
+    details["is_favorite"] = liked.into();
+    Ok(Json(details))
 }
+
+/// Versions of one DAG that are looked through for some of them.
+const MOST_VERSIONS: i64 = 1000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,15 +72,7 @@ pub(super) async fn patch(
     query: Query,
     Body(body): Body<Patch>,
 ) -> Result<Json<Value>, ApiError> {
-    if query
-        .all("update_mask")
-        .iter()
-        .any(|field| field != "is_paused")
-    {
-        return Err(ApiError::BadRequest(
-            "Only `is_paused` field can be updated through the REST API".to_owned(),
-        ));
-    }
+    dag_list::must_mask_pause(&query)?;
     lookup::dag(&app, &dag_id).await?;
     let row = app.store.set_paused(&dag_id, body.is_paused).await?;
     let event = if body.is_paused {
@@ -128,13 +104,28 @@ pub(super) async fn tasks(
     _: Viewer,
     State(app): State<App>,
     At(dag_id): At<String>,
+    query: Query,
 ) -> Result<Json<Value>, ApiError> {
+    const TASKS: Small = Small {
+        name: "tasks",
+        patterns: &[],
+        texts: &[],
+        times: &[],
+        order: &[
+            ("task_id", "task_id"),
+            ("task_display_name", "task_display_name"),
+            ("owner", "owner"),
+            ("retries", "retries"),
+            ("pool", "pool"),
+            ("queue", "queue"),
+            ("priority_weight", "priority_weight"),
+            ("trigger_rule", "trigger_rule"),
+        ],
+    };
     let row = lookup::dag(&app, &dag_id).await?;
     let version = app.versions.get(&*app.store, row.version).await?;
-    let tasks = view::dag::tasks(&version.spec);
-    Ok(Json(
-        json!({ "total_entries": tasks.len(), "tasks": tasks }),
-    ))
+    // All of them, in topological order unless another is asked for.
+    TASKS.whole(&query, view::dag::tasks(&version.spec))
 }
 
 pub(super) async fn task(
@@ -157,13 +148,54 @@ pub(super) async fn versions(
     At(dag_id): At<String>,
     query: Query,
 ) -> Result<Json<Value>, ApiError> {
+    const VERSIONS: Small = Small {
+        name: "dag_versions",
+        patterns: &[],
+        texts: &[
+            ("bundle_name", "bundle_name"),
+            ("bundle_version", "bundle_version"),
+        ],
+        times: &[],
+        order: &[
+            ("id", "version_number"),
+            ("version_number", "version_number"),
+            ("bundle_name", "bundle_name"),
+            ("bundle_version", "bundle_version"),
+            ("created_at", "created_at"),
+            ("dag_id", "dag_id"),
+        ],
+    };
+    const JUDGED: [&str; 4] = [
+        "version_number",
+        "bundle_name",
+        "bundle_version",
+        "order_by",
+    ];
     let (limit, offset) = query.page()?;
-    lookup::dag(&app, &dag_id).await?;
-    let page = app.store.versions(&dag_id, limit, offset).await?;
-    let versions: Vec<Value> = page.rows.iter().map(view::version).collect();
-    Ok(Json(
-        json!({ "dag_versions": versions, "total_entries": page.total }),
-    ))
+    if dag_id != ALL && JUDGED.iter().all(|name| query.text(name).is_none()) {
+        lookup::dag(&app, &dag_id).await?;
+        let page = app.store.versions(&dag_id, limit, offset).await?;
+        let versions: Vec<Value> = page.rows.iter().map(view::version).collect();
+        return Ok(Json(
+            json!({ "dag_versions": versions, "total_entries": page.total }),
+        ));
+    }
+    let ids = if dag_id == ALL {
+        let dags = dag_list::all(&app, true).await?;
+        dags.into_iter().map(|dag| dag.dag_id).collect()
+    } else {
+        lookup::dag(&app, &dag_id).await?;
+        vec![dag_id]
+    };
+    let numbers = query.numbers("version_number")?;
+    let mut rows = Vec::new();
+    for dag_id in ids {
+        let page = app.store.versions(&dag_id, MOST_VERSIONS, 0).await?;
+        let fits = |number: i32| numbers.is_empty() || numbers.contains(&number.into());
+        let found = page.rows.iter().filter(|v| fits(v.version_number));
+        rows.extend(found.map(view::version));
+    }
+    VERSIONS.answer(&query, rows)
 }
 
 pub(super) async fn version(

@@ -285,3 +285,17 @@ pub(super) async fn mapped_dependencies(
 ) -> Result<Json<Value>, ApiError> {
     blocked_by(&app, &path).await
 }
+
+/// Links that a task offers to other pages: none has any.
+pub(super) async fn links(
+    _: Viewer,
+    State(app): State<App>,
+    At(mut path): At<TiPath>,
+    query: Query,
+) -> Result<Json<Value>, ApiError> {
+    if let Some(map_index) = query.parse("map_index")? {
+        path.map_index = map_index;
+    }
+    path.find(&app).await?;
+    Ok(Json(json!({ "extra_links": {}, "total_entries": 0 })))
+}

@@ -5,6 +5,7 @@ use crate::{
     auth::{About, Caller, Role, User, Viewer},
     error::{ApiError, FieldError},
     extract::{At, Body, Query},
+    listing::Small,
     parts::App,
     view,
 };
@@ -14,6 +15,9 @@ use gristmill_store::{Answer, ApprovalFilter, ApprovalRow};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+/// Details that are judged one by one.
+const MOST: i64 = 10_000;
+
 pub(super) async fn list(
     _: Viewer,
     State(app): State<App>,
@@ -22,7 +26,7 @@ pub(super) async fn list(
 ) -> Result<Json<Value>, ApiError> {
     let (limit, offset) = query.page()?;
     let mut filter = ApprovalFilter {
-        answered: query.parse("response_received")?,
+        answered: query.flag("response_received")?,
         limit,
         offset,
         ..ApprovalFilter::default()
@@ -45,6 +49,33 @@ pub(super) async fn list(
             runs = Runs::with(run);
         }
     }
+    const DETAILS: Small = Small {
+        name: "hitl_details",
+        patterns: &[("dag_id", "dag_id"), ("task_id", "task_id")],
+        texts: &[
+            ("task_id", "task_id"),
+            ("state", "state"),
+            ("responded_by_user_id", "responded_by"),
+            ("responded_by_user_name", "responded_by"),
+        ],
+        times: &[("created_at", "created_at")],
+        order: &[
+            ("ti_id", "ti_id"),
+            ("subject", "subject"),
+            ("responded_at", "responded_at"),
+            ("created_at", "created_at"),
+            ("dag_id", "dag_id"),
+            ("run_id", "run_id"),
+            ("task_display_name", "task_id"),
+            ("task_instance_operator", "operator"),
+            ("run_after", "run_after"),
+        ],
+    };
+    query.refuse(&["subject_search", "body_search", "map_index"])?;
+    let judged = DETAILS.asks(&query);
+    if judged {
+        (filter.limit, filter.offset) = (MOST, 0);
+    }
     let page = app.store.approvals(&filter).await?;
     let mut details = Vec::with_capacity(page.rows.len());
     for asked in &page.rows {
@@ -58,8 +89,26 @@ pub(super) async fn list(
         let Some(row) = row else { continue };
         details.push(view::approval::detail(asked, &row, &run, &version));
     }
+    if !judged {
+        return Ok(Json(
+            json!({ "hitl_details": details, "total_entries": page.total }),
+        ));
+    }
+    // What a detail is judged by lies deeper in it: beside it for as long as it takes.
+    let flat = details.into_iter().map(|detail| {
+        let ti = &detail["task_instance"];
+        json!({ "ti_id": ti["id"], "dag_id": ti["dag_id"], "run_id": ti["dag_run_id"], "task_id": ti["task_id"],
+            "state": ti["state"], "operator": ti["operator"], "run_after": ti["run_after"],
+            "subject": detail["subject"], "responded_at": detail["responded_at"],
+            "responded_by": detail["responded_by_user"]["id"], "created_at": detail["created_at"], "detail": detail })
+    });
+    let (rows, total) = DETAILS.page(&query, flat.collect())?;
+    let rows: Vec<Value> = rows
+        .into_iter()
+        .map(|mut row| row["detail"].take())
+        .collect();
     Ok(Json(
-        json!({ "hitl_details": details, "total_entries": page.total }),
+        json!({ "hitl_details": rows, "total_entries": total }),
     ))
 }
 
@@ -72,6 +121,52 @@ pub(super) async fn get_one(
     let asked = newest(&app, &path, row.pk).await?;
     let version = lookup::version(&app, &run).await?;
     Ok(Json(view::approval::detail(&asked, &row, &run, &version)))
+}
+
+/// The path of what was asked in one try.
+#[derive(Debug, Deserialize)]
+pub(super) struct TryPath {
+    dag_id: String,
+    dag_run_id: String,
+    task_id: String,
+    map_index: i32,
+    try_number: i32,
+}
+
+/// What was asked in one try: `HITLDetailHistory`.
+pub(super) async fn one_try(
+    _: Viewer,
+    State(app): State<App>,
+    At(path): At<TryPath>,
+) -> Result<Json<Value>, ApiError> {
+    let number = path.try_number;
+    let path = TiPath {
+        dag_id: path.dag_id,
+        dag_run_id: path.dag_run_id,
+        task_id: path.task_id,
+        map_index: path.map_index,
+    };
+    let (run, row) = path.find(&app).await?;
+    let filter = ApprovalFilter {
+        ti: Some(row.pk),
+        limit: MOST,
+        ..ApprovalFilter::default()
+    };
+    let asked = app.store.approvals(&filter).await?.rows;
+    let asked = asked.into_iter().find(|asked| asked.try_number == number);
+    let asked = asked.ok_or_else(|| {
+        ApiError::NotFound(format!(
+            "Human-in-the-loop detail does not exist for try {number} of task instance {} of run {}",
+            path.task_id, path.dag_run_id
+        ))
+    })?;
+    let version = lookup::version(&app, &run).await?;
+    let mut detail = view::approval::detail(&asked, &row, &run, &version);
+    let ended = app.store.attempts(row.pk).await?;
+    if let Some(attempt) = ended.iter().find(|attempt| attempt.try_number == number) {
+        detail["task_instance"] = view::task_instance::attempt(attempt, &row, &run, &version);
+    }
+    Ok(Json(detail))
 }
 
 /// What was asked of an instance last.

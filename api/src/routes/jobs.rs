@@ -1,10 +1,38 @@
 //! `/api/v2/jobs`: the schedulers that report that they live.
 
-use crate::{auth::Viewer, error::ApiError, parts::App, view};
+use crate::{auth::Viewer, error::ApiError, extract::Query, listing::Small, parts::App, view};
 use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
-pub(super) async fn list(_: Viewer, State(app): State<App>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn list(
+    _: Viewer,
+    State(app): State<App>,
+    query: Query,
+) -> Result<Json<Value>, ApiError> {
+    const JOBS: Small = Small {
+        name: "jobs",
+        patterns: &[],
+        texts: &[
+            ("job_state", "state"),
+            ("job_type", "job_type"),
+            ("hostname", "hostname"),
+            ("executor_class", "executor_class"),
+        ],
+        times: &[("start_date", "start_date"), ("end_date", "end_date")],
+        order: &[
+            ("id", "id"),
+            ("job_type", "job_type"),
+            ("state", "state"),
+            ("hostname", "hostname"),
+            ("start_date", "start_date"),
+            ("end_date", "end_date"),
+            ("latest_heartbeat", "latest_heartbeat"),
+        ],
+    };
+    // Those that are listed live: the others are forgotten.
+    if query.flag("is_alive")? == Some(false) {
+        return JOBS.answer(&query, Vec::new());
+    }
     let components = app.store.components().await?;
     let jobs: Vec<Value> = components
         .iter()
@@ -26,5 +54,5 @@ pub(super) async fn list(_: Viewer, State(app): State<App>) -> Result<Json<Value
             })
         })
         .collect();
-    Ok(Json(json!({ "total_entries": jobs.len(), "jobs": jobs })))
+    JOBS.answer(&query, jobs)
 }

@@ -40,7 +40,7 @@ pub(super) struct TiPath {
     pub(super) map_index: i32,
 }
 
-fn unmapped() -> i32 {
+pub(super) fn unmapped() -> i32 {
     UNMAPPED
 }
 

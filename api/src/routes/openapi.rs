@@ -1,8 +1,16 @@
-//! `/openapi.json`: a small description of every operation. Its list is what the tests of the router go through.
+//! `/openapi.json`: a description of every operation. It is what the tests of the router go through.
+//!
+//! Operations of Airflow's API stand in `openapi/airflow.json`, a line each, with what they take and answer; those of our own
+//! in [`OPERATIONS`], which also has the summaries of many of the others.
 
-use crate::parts::App;
-use axum::{Json, extract::State};
+#[cfg(test)]
+mod tests;
+
+use crate::{error::ApiError, parts::App};
+use axum::{Json, extract::State as AppState};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
 
 /// Method, path, what it does.
 pub(super) const OPERATIONS: &[(&str, &str, &str)] = &[
@@ -225,14 +233,22 @@ pub(super) const OPERATIONS: &[(&str, &str, &str)] = &[
     ("get", "/api/v2/workers", "Workers"),
     ("get", "/api/v2/pools", "List pools"),
     ("post", "/api/v2/pools", "Create a pool"),
-    ("get", "/api/v2/pools/{pool}", "A pool"),
-    ("patch", "/api/v2/pools/{pool}", "Change a pool"),
-    ("delete", "/api/v2/pools/{pool}", "Delete a pool"),
+    ("get", "/api/v2/pools/{pool_name}", "A pool"),
+    ("patch", "/api/v2/pools/{pool_name}", "Change a pool"),
+    ("delete", "/api/v2/pools/{pool_name}", "Delete a pool"),
     ("get", "/api/v2/variables", "List variables"),
     ("post", "/api/v2/variables", "Create a variable"),
-    ("get", "/api/v2/variables/{key}", "A variable"),
-    ("patch", "/api/v2/variables/{key}", "Change a variable"),
-    ("delete", "/api/v2/variables/{key}", "Delete a variable"),
+    ("get", "/api/v2/variables/{variable_key}", "A variable"),
+    (
+        "patch",
+        "/api/v2/variables/{variable_key}",
+        "Change a variable",
+    ),
+    (
+        "delete",
+        "/api/v2/variables/{variable_key}",
+        "Delete a variable",
+    ),
     (
         "get",
         "/api/v2/connections",
@@ -335,6 +351,69 @@ pub(super) const OPERATIONS: &[(&str, &str, &str)] = &[
     ("delete", "/api/v2/tokens/{name}", "Revoke an API token"),
 ];
 
+/// Operations of Airflow's API: what each takes and answers with, as its official client has it, and whether it is here.
+/// Told again in docs/api-compatibility.md.
+const AIRFLOW: &str = include_str!("openapi/airflow.json");
+/// What their bodies and answers hold.
+const SCHEMAS: &str = include_str!("openapi/schemas.json");
+
+/// Refusals that any operation may answer with.
+const REFUSALS: [(u16, &str); 12] = [
+    (400, "What is asked for cannot be"),
+    (401, "No token, or one that does not hold"),
+    (403, "The token is not for this"),
+    (404, "What the path names is not there"),
+    (405, "The path is there, but not for this method"),
+    (409, "It is in the way of what is there"),
+    (413, "The body, or a part of it, is too large"),
+    (415, "The body is not of a type that is read"),
+    (422, "The request has not the expected shape"),
+    (429, "Too many attempts"),
+    (501, "This version does not do it"),
+    (503, "A part of the deployment is away"),
+];
+/// What operations of our own may answer with.
+const SUCCESSES: [u16; 4] = [200, 201, 202, 204];
+
+/// An operation of Airflow's API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Compatible {
+    /// What its client calls it.
+    id: String,
+    method: String,
+    path: String,
+    /// Whether CI systems and people on call use it.
+    starred: bool,
+    state: State,
+    /// In which way it is another than Airflow's.
+    note: Option<String>,
+    /// Of a success.
+    status: u16,
+    /// The schema of a success's body; absent: any, or none.
+    answer: Option<String>,
+    /// The schema of the request's body; absent: none.
+    body: Option<String>,
+    /// The path's names that are numbers.
+    #[serde(default)]
+    integers: Vec<String>,
+    /// The query's names, each with `[]` where it may come several times, and with its type or format after a colon.
+    #[serde(default)]
+    query: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    There,
+    /// Answers 501.
+    Absent,
+}
+
+fn compatible() -> serde_json::Result<Vec<Compatible>> {
+    serde_json::from_str(AIRFLOW)
+}
+
 /// The names in a path's braces.
 fn parts_of(path: &str) -> impl Iterator<Item = &str> {
     path.split('{')
@@ -342,24 +421,152 @@ fn parts_of(path: &str) -> impl Iterator<Item = &str> {
         .filter_map(|rest| rest.split('}').next())
 }
 
-pub(super) async fn document(State(app): State<App>) -> Json<Value> {
-    let mut paths: Map<String, Value> = Map::new();
-    for (method, path, summary) in OPERATIONS {
-        let parameters: Vec<Value> = parts_of(path)
-            .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
-            .collect();
-        let item = paths.entry((*path).to_owned()).or_insert_with(|| json!({}));
-        item[*method] = json!({
+fn path_parameters(path: &str, integers: &[String]) -> Vec<Value> {
+    parts_of(path)
+        .map(|name| {
+            let kind = if integers.iter().any(|integer| integer == name) {
+                "integer"
+            } else {
+                "string"
+            };
+            json!({ "name": name, "in": "path", "required": true, "schema": { "type": kind } })
+        })
+        .collect()
+}
+
+/// A query's parameter from its short form.
+fn query_parameter(short: &str) -> Value {
+    let (name, kind) = short.split_once(':').unwrap_or((short, "string"));
+    let schema = match kind {
+        "date-time" => json!({ "type": "string", "format": "date-time" }),
+        kind => json!({ "type": kind }),
+    };
+    match name.strip_suffix("[]") {
+        Some(name) => json!({ "name": name, "in": "query",
+            "schema": { "type": "array", "items": schema } }),
+        None => json!({ "name": name, "in": "query", "schema": schema }),
+    }
+}
+
+fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
+}
+
+fn success(status: u16, schema: Option<Value>) -> Value {
+    if status == 204 {
+        return json!({ "description": "Done; there is no body" });
+    }
+    let content = schema.unwrap_or_else(|| json!({}));
+    json!({ "description": "Done", "content": { "application/json": { "schema": content } } })
+}
+
+fn with_refusals(mut responses: Map<String, Value>) -> Map<String, Value> {
+    for (status, _) in REFUSALS {
+        let response = json!({ "$ref": format!("#/components/responses/{status}") });
+        responses.insert(status.to_string(), response);
+    }
+    responses
+}
+
+/// An operation that only we have: its summary says what it does.
+fn own(method: &str, path: &str, summary: &str) -> Value {
+    let responses = SUCCESSES.map(|status| (status.to_string(), success(status, None)));
+    let mut operation = json!({
+        "summary": summary,
+        "parameters": path_parameters(path, &[]),
+        "responses": with_refusals(responses.into_iter().collect()),
+    });
+    if path == "/metrics" {
+        let text = json!({ "text/plain": { "schema": { "type": "string" } } });
+        operation["responses"]["200"]["content"] = text;
+    }
+    if matches!(method, "post" | "put" | "patch") {
+        operation["requestBody"] = json!({ "content": { "application/json": { "schema": {} } } });
+    }
+    operation
+}
+
+impl Compatible {
+    fn described(&self, summary: &str) -> Value {
+        let mut parameters = path_parameters(&self.path, &self.integers);
+        parameters.extend(self.query.split_whitespace().map(query_parameter));
+        let answer = self.answer.as_deref().map(reference);
+        let mut responses = Map::new();
+        if self.state == State::There {
+            responses.insert(self.status.to_string(), success(self.status, answer));
+        }
+        if self.id == "wait_dag_run_until_finished" {
+            responses.insert("202".to_owned(), success(202, None));
+        }
+        let mut operation = json!({
+            "operationId": self.id,
             "summary": summary,
             "parameters": parameters,
-            "responses": { "default": { "description": "JSON; an error is {\"detail\": …}" } },
+            "responses": with_refusals(responses),
         });
+        if self.starred {
+            operation["x-starred"] = true.into();
+        }
+        if let Some(note) = &self.note {
+            operation["description"] = note.as_str().into();
+        }
+        if let Some(body) = &self.body {
+            let content = json!({ "application/json": { "schema": reference(body) } });
+            operation["requestBody"] = json!({ "content": content });
+        }
+        operation
     }
-    Json(json!({
+}
+
+/// The document, without the version.
+static DOCUMENT: LazyLock<Result<Value, String>> =
+    LazyLock::new(|| built().map_err(|error| error.to_string()));
+
+fn built() -> serde_json::Result<Value> {
+    let mut paths: Map<String, Value> = Map::new();
+    for operation in compatible()? {
+        let known = OPERATIONS
+            .iter()
+            .find(|(method, path, _)| *method == operation.method && *path == operation.path);
+        let name = operation.id.replace('_', " ");
+        let summary = known.map_or(name.as_str(), |(_, _, summary)| summary);
+        let item = paths
+            .entry(operation.path.clone())
+            .or_insert_with(|| json!({}));
+        item[&operation.method] = operation.described(summary);
+    }
+    for (method, path, summary) in OPERATIONS {
+        let item = paths.entry((*path).to_owned()).or_insert_with(|| json!({}));
+        if item.get(*method).is_none() {
+            item[*method] = own(method, path, summary);
+        }
+    }
+    let schemas: Map<String, Value> = serde_json::from_str(SCHEMAS)?;
+    let error = json!({ "type": "object", "required": ["detail"], "properties": { "detail": {} } });
+    let refusals: Map<String, Value> = REFUSALS
+        .into_iter()
+        .map(|(status, why)| {
+            let content = json!({ "application/json": { "schema": error } });
+            let response = json!({ "description": why, "content": content });
+            (status.to_string(), response)
+        })
+        .collect();
+    Ok(json!({
         "openapi": "3.1.0",
-        "info": { "title": "Gristmill", "version": app.version },
-        "components": { "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer" } } },
+        "info": { "title": "Gristmill", "version": "" },
+        "components": {
+            "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer" } },
+            "schemas": schemas,
+            "responses": refusals,
+        },
         "security": [{ "bearer": [] }],
         "paths": paths,
     }))
+}
+
+pub(super) async fn document(AppState(app): AppState<App>) -> Result<Json<Value>, ApiError> {
+    let document = DOCUMENT.as_ref();
+    let mut document = document.map_err(|e| ApiError::Internal(e.clone()))?.clone();
+    document["info"]["version"] = app.version.as_str().into();
+    Ok(Json(document))
 }

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     auth::{About, Caller, User},
     error::{ApiError, FieldError},
-    extract::{At, Body},
+    extract::{At, Body, Query},
     parts::App,
 };
 use axum::{Json, extract::State};
@@ -16,6 +16,8 @@ use gristmill_common::{engine::Command, row::RunRow, state::RunState};
 use gristmill_store::Change;
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+const MAX_NOTE: usize = 1000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,20 +38,48 @@ pub(super) async fn cancel(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Patch {
-    state: Option<String>,
-    note: Option<String>,
+    pub(super) state: Option<String>,
+    pub(super) note: Option<String>,
 }
 
 pub(super) async fn patch(
     User(caller): User,
     State(app): State<App>,
     At((dag_id, run_id)): At<(String, String)>,
-    Body(body): Body<Patch>,
+    query: Query,
+    Body(mut body): Body<Patch>,
 ) -> Result<Json<Value>, ApiError> {
-    let row = lookup::run(&app, &dag_id, &run_id).await?;
+    if !query.masks("state") {
+        body.state = None;
+    }
+    if !query.masks("note") {
+        body.note = None;
+    }
+    patch_one(&app, &caller, &dag_id, &run_id, body)
+        .await
+        .map(Json)
+}
+
+/// Sets what the body has of a run.
+pub(super) async fn patch_one(
+    app: &App,
+    caller: &Caller,
+    dag_id: &str,
+    run_id: &str,
+    body: Patch,
+) -> Result<Value, ApiError> {
+    if body
+        .note
+        .as_ref()
+        .is_some_and(|note| note.chars().count() > MAX_NOTE)
+    {
+        let msg = format!("String should have at most {MAX_NOTE} characters");
+        return Err(ApiError::field(FieldError::body("note", msg, Value::Null)));
+    }
+    let row = lookup::run(app, dag_id, run_id).await?;
     let change = match body.state.as_deref() {
         Some("failed") if !row.state.is_finished() => {
-            stop(&app, &caller, &row, None).await?;
+            stop(app, caller, &row, None).await?;
             Change::Note
         }
         Some("failed") => Change::MarkRun(RunState::Failed),
@@ -70,12 +100,10 @@ pub(super) async fn patch(
             note: body.note,
             ..Request::new(change, "patch_dag_run")
         };
-        Answer::default()
-            .amend(&app, &caller, &row, request)
-            .await?;
+        Answer::default().amend(app, caller, &row, request).await?;
     }
-    let row = lookup::run(&app, &dag_id, &run_id).await?;
-    whole(&app, &row).await.map(Json)
+    let row = lookup::run(app, dag_id, run_id).await?;
+    whole(app, &row).await
 }
 
 /// Ends the run: what has not started is skipped; a scheduler, which this wakes, has the rest killed.

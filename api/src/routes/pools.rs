@@ -4,6 +4,7 @@ use crate::{
     auth::{About, Op, Viewer},
     error::{ApiError, FieldError},
     extract::{At, Body, Query},
+    listing::Small,
     parts::App,
 };
 use axum::{Json, extract::State, http::StatusCode};
@@ -37,7 +38,7 @@ async fn pool(app: &App, row: &PoolRow) -> Result<Value, ApiError> {
     }))
 }
 
-async fn find(app: &App, name: &str) -> Result<PoolRow, ApiError> {
+pub(super) async fn find(app: &App, name: &str) -> Result<PoolRow, ApiError> {
     let pools = app.store.pools().await?;
     pools
         .into_iter()
@@ -50,15 +51,32 @@ pub(super) async fn list(
     State(app): State<App>,
     query: Query,
 ) -> Result<Json<Value>, ApiError> {
-    let (limit, offset) = query.page()?;
+    const POOLS: Small = Small {
+        name: "pools",
+        patterns: &[("pool_name", "name")],
+        texts: &[],
+        times: &[],
+        order: &[
+            ("id", "name"),
+            ("name", "name"),
+            ("pool", "name"),
+            ("slots", "slots"),
+            ("description", "description"),
+        ],
+    };
     let rows = app.store.pools().await?;
-    let skip = usize::try_from(offset).unwrap_or(usize::MAX);
-    let take = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut pools = Vec::new();
-    for row in rows.iter().skip(skip).take(take) {
-        pools.push(pool(&app, row).await?);
+    let names = rows
+        .iter()
+        .map(|row| json!({ "name": row.name, "slots": row.slots, "description": row.description }))
+        .collect();
+    let (page, total) = POOLS.page(&query, names)?;
+    let mut pools = Vec::with_capacity(page.len());
+    for named in page {
+        if let Some(row) = rows.iter().find(|row| named["name"] == row.name.as_str()) {
+            pools.push(pool(&app, row).await?);
+        }
     }
-    Ok(Json(json!({ "pools": pools, "total_entries": rows.len() })))
+    Ok(Json(json!({ "pools": pools, "total_entries": total })))
 }
 
 pub(super) async fn get_one(
@@ -150,8 +168,7 @@ pub(super) async fn patch(
     Body(body): Body<Patch>,
 ) -> Result<Json<Value>, ApiError> {
     let row = find(&app, &name).await?;
-    let mask = query.all("update_mask");
-    let chosen = |field: &str| mask.is_empty() || mask.iter().any(|m| m == field);
+    let chosen = |field: &str| query.masks(field);
     if body.pool.is_some_and(|new| new != name) {
         return Err(ApiError::BadRequest(
             "Invalid body, pool name from request body doesn't match uri parameter".to_owned(),

@@ -2,9 +2,9 @@
 
 use super::{dag_runs::whole, wait};
 use crate::{
-    auth::{About, User},
+    auth::{About, Caller, User},
     error::{ApiError, FieldError},
-    extract::{At, Query, parse_json, raw_body},
+    extract::{At, Query, must_be_json, parse_json, raw_body},
     parts::App,
     view,
 };
@@ -19,13 +19,14 @@ use gristmill_common::{
     deadline,
     ids::valid_run_id,
     params::{MAX_CONF, check_params},
-    row::RunType,
+    row::{RunRow, RunType},
     timetable::Timetable,
 };
 use gristmill_store::{DagRow, NewRun, StateCounts, StoreError, Trigger, Triggered, VersionRow};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 
 const MAX_NOTE: usize = 1000;
 const MAX_KEY: usize = 250;
@@ -33,7 +34,7 @@ const MAX_KEY: usize = 250;
 /// `TriggerDAGRunPostBody`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TriggerBody {
+pub(super) struct TriggerBody {
     dag_run_id: Option<String>,
     /// Absent is another thing than null: then the run's date is when it may start.
     #[serde(default, deserialize_with = "given")]
@@ -52,6 +53,68 @@ fn given<'de, D: Deserializer<'de>>(
     Option::deserialize(deserializer).map(Some)
 }
 
+/// How a run comes about.
+#[derive(Debug)]
+pub(super) struct Wish {
+    /// `triggered_by`.
+    pub(super) by: &'static str,
+    pub(super) run_type: RunType,
+    /// The request's key and the hash of its body.
+    pub(super) idempotency: Option<(String, String)>,
+}
+
+/// A run that was made, or that was made before under the same key.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) row: RunRow,
+    pub(super) version: Arc<VersionRow>,
+    pub(super) is_new: bool,
+}
+
+/// Makes a run.
+pub(super) async fn accept(
+    app: &App,
+    caller: &Caller,
+    dag_id: &str,
+    body: TriggerBody,
+    wish: Wish,
+) -> Result<Accepted, ApiError> {
+    let (dag, version) = triggerable(app, dag_id).await?;
+    let mut new = new_run(&dag, &version, body, app.store.now(), &wish)?;
+    new.idempotency = wish.idempotency;
+    let triggered = loop {
+        let about = About::run(dag_id, &new.run_id);
+        let extra = json!({ "by": wish.by });
+        let audit = caller.entry(app.store.now(), "trigger_dag_run", about, extra);
+        let asked = Trigger {
+            run: new.clone(),
+            audit: Some(audit),
+        };
+        match app.triggers.ask(asked).await? {
+            // Two in one microsecond: an id of our own making is made anew.
+            Err(StoreError::Exists { .. })
+                if new.run_id == generated_id(new.run_type, new.run_after) =>
+            {
+                new.run_after += TimeDelta::microseconds(1);
+                new.run_id = generated_id(new.run_type, new.run_after);
+            }
+            other => break other?,
+        }
+    };
+    let row = match triggered {
+        Triggered::Accepted { run, at } => new.accepted(run, at),
+        Triggered::Repeated { run } => {
+            let row = app.runs.ask(run).await??;
+            row.ok_or_else(|| ApiError::no_run(dag_id, &new.run_id))?
+        }
+    };
+    Ok(Accepted {
+        row,
+        version,
+        is_new: matches!(triggered, Triggered::Accepted { .. }),
+    })
+}
+
 pub(super) async fn trigger(
     User(caller): User,
     State(app): State<App>,
@@ -64,51 +127,29 @@ pub(super) async fn trigger(
         .text("wait")
         .map(|text| wait::patience("wait", text))
         .transpose()?;
+    must_be_json(&headers)?;
     let body = raw_body(request, &app).await?;
-    let trigger: TriggerBody = parse_json(&body)?;
-    let (dag, version) = triggerable(&app, &dag_id).await?;
-    let idempotency =
-        idempotency_key(&headers)?.map(|key| (key, hex::encode(Sha256::digest(&body))));
-    let by = match headers
-        .get("x-gristmill-client")
-        .and_then(|v| v.to_str().ok())
-    {
-        Some("cli") => "cli",
-        Some("ui") => "ui",
-        _ => "rest_api",
+    let wish = Wish {
+        by: match headers
+            .get("x-gristmill-client")
+            .and_then(|v| v.to_str().ok())
+        {
+            Some("cli") => "cli",
+            Some("ui") => "ui",
+            _ => "rest_api",
+        },
+        run_type: RunType::Manual,
+        idempotency: idempotency_key(&headers)?
+            .map(|key| (key, hex::encode(Sha256::digest(&body)))),
     };
-    let mut new = new_run(&dag, &version, trigger, app.store.now(), by)?;
-    new.idempotency = idempotency;
-    let triggered = loop {
-        let about = About::run(&dag_id, &new.run_id);
-        let audit = caller.entry(
-            app.store.now(),
-            "trigger_dag_run",
-            about,
-            json!({ "by": by }),
-        );
-        let asked = Trigger {
-            run: new.clone(),
-            audit: Some(audit),
-        };
-        match app.triggers.ask(asked).await? {
-            // Two in one microsecond: an id of our own making is made anew.
-            Err(StoreError::Exists { .. }) if new.run_id == generated_id(new.run_after) => {
-                new.run_after += TimeDelta::microseconds(1);
-                new.run_id = generated_id(new.run_after);
-            }
-            other => break other?,
-        }
-    };
-    let row = match triggered {
-        Triggered::Accepted { run, at } => new.accepted(run, at),
-        Triggered::Repeated { run } => {
-            let row = app.runs.ask(run).await??;
-            row.ok_or_else(|| ApiError::no_run(&dag_id, &new.run_id))?
-        }
-    };
+    let accepted = accept(&app, &caller, &dag_id, parse_json(&body)?, wish).await?;
+    let Accepted {
+        row,
+        version,
+        is_new,
+    } = accepted;
     match patience {
-        None if matches!(triggered, Triggered::Accepted { .. }) => {
+        None if is_new => {
             // As it was accepted: without instances yet.
             let body = view::run::run(&row, &version, Some(&StateCounts::new()));
             Ok(Json(body).into_response())
@@ -132,10 +173,7 @@ pub(super) async fn trigger(
 }
 
 /// The DAG and its newest version, if runs of it may be made.
-async fn triggerable(
-    app: &App,
-    dag_id: &str,
-) -> Result<(DagRow, std::sync::Arc<VersionRow>), ApiError> {
+async fn triggerable(app: &App, dag_id: &str) -> Result<(DagRow, Arc<VersionRow>), ApiError> {
     let found = app.dags.ask(dag_id.to_owned()).await??;
     let (dag, broken) = found.ok_or_else(|| ApiError::no_dag(dag_id))?;
     if dag.is_stale {
@@ -156,7 +194,7 @@ fn new_run(
     version: &VersionRow,
     trigger: TriggerBody,
     now: DateTime<Utc>,
-    by: &str,
+    wish: &Wish,
 ) -> Result<NewRun, ApiError> {
     if trigger.partition_key.is_some() {
         return Err(ApiError::NotYet(
@@ -202,14 +240,14 @@ fn new_run(
     };
     let run_id = match trigger.dag_run_id {
         Some(id) => checked_id(id)?,
-        None => generated_id(run_after),
+        None => generated_id(wish.run_type, run_after),
     };
     Ok(NewRun {
         dag_id: dag.dag_id.clone(),
         run_id,
         version: version.pk,
-        run_type: RunType::Manual,
-        triggered_by: by.to_owned(),
+        run_type: wish.run_type,
+        triggered_by: wish.by.to_owned(),
         backfill: None,
         logical_date,
         data_interval_start: interval.map(|(start, _)| start),
@@ -243,10 +281,10 @@ fn interval(
     ))
 }
 
-/// Airflow's form of a manual run's id.
-fn generated_id(run_after: DateTime<Utc>) -> String {
+/// Airflow's form of a run's id.
+fn generated_id(run_type: RunType, run_after: DateTime<Utc>) -> String {
     format!(
-        "manual__{}",
+        "{run_type}__{}",
         run_after.to_rfc3339_opts(SecondsFormat::Micros, false)
     )
 }

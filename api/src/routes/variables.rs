@@ -4,6 +4,7 @@ use crate::{
     auth::{About, Caller, Op},
     error::{ApiError, FieldError},
     extract::{At, Body, Query},
+    listing::Small,
     parts::App,
 };
 use axum::{Json, extract::State, http::StatusCode};
@@ -57,7 +58,7 @@ fn variable(app: &App, key: &str, sealed: &str, meta: &Value) -> Value {
     })
 }
 
-async fn find(app: &App, key: &str) -> Result<(String, Value), ApiError> {
+pub(super) async fn find(app: &App, key: &str) -> Result<(String, Value), ApiError> {
     let found = app.store.secret(KIND, key).await?;
     found.ok_or_else(|| ApiError::NotFound(format!("The Variable with key: `{key}` was not found")))
 }
@@ -67,19 +68,34 @@ pub(super) async fn list(
     State(app): State<App>,
     query: Query,
 ) -> Result<Json<Value>, ApiError> {
-    let (limit, offset) = query.page()?;
-    let names = app.store.secrets(KIND).await?;
-    let mut variables = Vec::new();
-    let page = names
-        .iter()
-        .skip(usize::try_from(offset).unwrap_or(usize::MAX))
-        .take(usize::try_from(limit).unwrap_or(usize::MAX));
-    for (key, meta) in page {
-        let sealed = app.store.secret(KIND, key).await?.map(|(sealed, _)| sealed);
-        variables.push(variable(&app, key, &sealed.unwrap_or_default(), meta));
+    const VARIABLES: Small = Small {
+        name: "variables",
+        patterns: &[("variable_key", "key")],
+        texts: &[],
+        times: &[],
+        order: &[
+            ("id", "key"),
+            ("key", "key"),
+            ("description", "description"),
+        ],
+    };
+    let all = app.store.secrets(KIND).await?;
+    let names = all
+        .into_iter()
+        .map(|(key, meta)| json!({ "key": key, "description": meta.get("description"), "meta": meta }))
+        .collect();
+    let (page, total) = VARIABLES.page(&query, names)?;
+    let mut variables = Vec::with_capacity(page.len());
+    for named in page {
+        let key = named["key"].as_str().unwrap_or_default();
+        // Deleted since it was listed.
+        let Some((sealed, meta)) = app.store.secret(KIND, key).await? else {
+            continue;
+        };
+        variables.push(variable(&app, key, &sealed, &meta));
     }
     Ok(Json(
-        json!({ "variables": variables, "total_entries": names.len() }),
+        json!({ "variables": variables, "total_entries": total }),
     ))
 }
 
@@ -167,8 +183,7 @@ pub(super) async fn patch(
             "Invalid body, key from request body doesn't match uri parameter".to_owned(),
         ));
     }
-    let mask = query.all("update_mask");
-    let chosen = |field: &str| mask.is_empty() || mask.iter().any(|m| m == field);
+    let chosen = |field: &str| query.masks(field);
     if !chosen("description") || body.description.is_none() {
         body.description = meta
             .get("description")

@@ -1,10 +1,14 @@
 //! `…/xcomEntries`. Large values rest in the object store and are streamed from there.
 
-use super::lookup::{self, ALL, TiPath};
+use super::{
+    dag_runs,
+    lookup::{self, ALL, TiPath},
+};
 use crate::{
-    auth::Viewer,
-    error::ApiError,
-    extract::{At, Query},
+    auth::{About, Caller, User, Viewer},
+    error::{ApiError, FieldError},
+    extract::{At, Body as JsonBody, Query},
+    listing::Small,
     parts::App,
     view,
 };
@@ -12,20 +16,30 @@ use axum::{
     Json,
     body::{Body, Bytes},
     extract::State,
-    http::header,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use gristmill_common::{
     ids::UNMAPPED,
-    row::{RETURN_VALUE, RunRow, XcomRow, XcomValue},
+    row::{RETURN_VALUE, RunRow, TiRow, XcomRow, XcomValue},
 };
 use gristmill_objects::{ByteStream, ObjectError, ObjectStore};
-use gristmill_store::VersionRow;
+use gristmill_presence::XComKey;
+use gristmill_store::{Listing, RunFilter, VersionRow};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Largest value that an answer made of several takes in; a larger one is asked for by itself.
 const MAX_WITHIN: u64 = 4 << 20;
+
+/// Runs whose XComs are listed together at most.
+const MOST_RUNS: i64 = 1000;
+/// Longest key.
+const MAX_KEY: usize = 512;
+/// How long a value that was set by hand stays where workers look first.
+const FAST_COPY: Duration = Duration::from_secs(24 * 3600);
 
 /// `XComResponse`: all but the value.
 fn entry(row: &XcomRow, run: &RunRow, version: &VersionRow) -> Value {
@@ -53,47 +67,246 @@ fn entry(row: &XcomRow, run: &RunRow, version: &VersionRow) -> Value {
     })
 }
 
+const ENTRIES: Small = Small {
+    name: "xcom_entries",
+    patterns: &[
+        ("xcom_key", "key"),
+        ("task_id", "task_id"),
+        ("dag_display_name", "dag_display_name"),
+    ],
+    texts: &[("xcom_key", "key")],
+    times: &[],
+    order: &[
+        ("key", "key"),
+        ("xcom_key", "key"),
+        ("dag_id", "dag_id"),
+        ("run_id", "run_id"),
+        ("task_id", "task_id"),
+        ("map_index", "map_index"),
+        ("timestamp", "timestamp"),
+        ("run_after", "run_after"),
+        ("logical_date", "logical_date"),
+    ],
+};
+
+/// The runs whose XComs are listed: one, or with `~` the newest of those that the query's conditions leave.
+async fn runs_of(app: &App, path: &TiPath, query: &Query) -> Result<Vec<RunRow>, ApiError> {
+    let dag_id = (path.dag_id != ALL).then(|| path.dag_id.clone());
+    if path.dag_run_id != ALL {
+        if dag_id.is_none() {
+            return Err(ApiError::BadRequest(
+                "dag_id is required when dag_run_id is specified".to_owned(),
+            ));
+        }
+        path.run(app).await?;
+    } else if let Some(dag_id) = &dag_id {
+        lookup::dag(app, dag_id).await?;
+    }
+    let listing = Listing {
+        conditions: dag_runs::NAMES.conditions(query)?,
+        ..Listing::default()
+    };
+    let filter = RunFilter {
+        dag_id,
+        run_id: (path.dag_run_id != ALL).then(|| path.dag_run_id.clone()),
+        listing,
+        limit: MOST_RUNS,
+        ..RunFilter::default()
+    };
+    Ok(app.store.runs(&filter).await?.rows)
+}
+
 pub(super) async fn list(
     _: Viewer,
     State(app): State<App>,
-    At(mut path): At<TiPath>,
+    At(path): At<TiPath>,
     query: Query,
 ) -> Result<Json<Value>, ApiError> {
-    let (limit, offset) = query.page()?;
     let key = query.text("xcom_key");
     let map_index = query.parse::<i32>("map_index")?;
-    let run = path.run(&app).await?;
-    let version = lookup::version(&app, &run).await?;
-    let ti = if path.task_id == ALL {
-        None
-    } else {
-        path.map_index = map_index.unwrap_or(UNMAPPED);
-        if map_index.is_none() && version.spec.idx(&path.task_id).is_none() {
-            return Err(path.not_found());
-        }
-        app.store
-            .task_instance(run.pk, &path.task_id, path.map_index)
-            .await?
-            .filter(|ti| ti.is_visible())
-            .map(|ti| ti.pk)
-    };
-    let mut rows = app.store.xcoms(run.pk, ti, key).await?;
-    if path.task_id != ALL && ti.is_none() {
-        // A mapped task without an index: all its instances.
+    let indexes = query.numbers("map_index_filter")?;
+    let runs = runs_of(&app, &path, &query).await?;
+    let named = path.dag_run_id != ALL;
+    let mut entries = Vec::new();
+    for run in &runs {
+        let version = lookup::version(&app, run).await?;
         let idx = version.spec.idx(&path.task_id);
-        rows.retain(|row| {
-            Some(row.task_idx) == idx && map_index.is_none_or(|m| m == row.map_index)
-        });
+        if path.task_id != ALL && idx.is_none() {
+            if named {
+                return Err(path.not_found());
+            }
+            continue;
+        }
+        let rows = app.store.xcoms(run.pk, None, key).await?;
+        let fits = |row: &&XcomRow| {
+            (path.task_id == ALL || Some(row.task_idx) == idx)
+                && map_index.is_none_or(|wanted| wanted == row.map_index)
+                && (indexes.is_empty() || indexes.contains(&row.map_index.into()))
+        };
+        entries.extend(
+            rows.iter()
+                .filter(fits)
+                .map(|row| entry(row, run, &version)),
+        );
     }
-    let entries: Vec<Value> = rows
-        .iter()
-        .skip(usize::try_from(offset).unwrap_or(usize::MAX))
-        .take(usize::try_from(limit).unwrap_or(usize::MAX))
-        .map(|row| entry(row, &run, &version))
-        .collect();
-    Ok(Json(
-        json!({ "xcom_entries": entries, "total_entries": rows.len() }),
-    ))
+    ENTRIES.answer(&query, entries)
+}
+
+/// `XComCreateBody`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Create {
+    key: String,
+    #[serde(default, deserialize_with = "given")]
+    value: Option<Value>,
+    #[serde(default = "lookup::unmapped")]
+    map_index: i32,
+}
+
+/// `XComUpdateBody`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Update {
+    #[serde(default, deserialize_with = "given")]
+    value: Option<Value>,
+    #[serde(default = "lookup::unmapped")]
+    map_index: i32,
+}
+
+/// Null is a value; absent is none.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+fn required(value: Option<Value>) -> Result<Value, ApiError> {
+    value.ok_or_else(|| {
+        ApiError::field(FieldError {
+            kind: "missing",
+            loc: vec!["body".into(), "value".into()],
+            msg: "Field required".to_owned(),
+            input: Value::Null,
+        })
+    })
+}
+
+/// Writes a value: first where it is kept, then where workers look first. A worker that looked in between has the old one.
+async fn put(
+    app: &App,
+    caller: &Caller,
+    at: (&RunRow, &TiRow),
+    key: &str,
+    value: &Value,
+    event: &str,
+) -> Result<Value, ApiError> {
+    let (run, ti) = at;
+    let set = app.store.set_xcom(ti.pk, key, value).await?;
+    let row = set.ok_or_else(|| ApiError::no_run(&run.dag_id, &run.run_id))?;
+    let name = XComKey {
+        run: run.pk.0,
+        ti: row.ti.0,
+        fence: row.fence.0,
+        key: key.to_owned(),
+    };
+    let bytes = Bytes::from(value.to_string());
+    app.presence.put_xcoms(&[(name, bytes)], FAST_COPY).await?;
+    let about = About::run(&run.dag_id, &run.run_id);
+    let extra = json!({ "task_id": ti.task_id, "map_index": ti.map_index, "key": key });
+    caller.audit(&*app.store, event, about, extra).await;
+    let version = lookup::version(app, run).await?;
+    let mut body = entry(&row, run, &version);
+    body["value"] = value.clone();
+    Ok(body)
+}
+
+pub(super) async fn create(
+    User(caller): User,
+    State(app): State<App>,
+    At(mut path): At<TiPath>,
+    JsonBody(body): JsonBody<Create>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    if body.key.is_empty() || body.key.len() > MAX_KEY || body.key.contains('\0') {
+        let msg = format!("an XCom's key has 1 to {MAX_KEY} characters");
+        let input = body.key.into();
+        return Err(ApiError::field(FieldError::body("key", msg, input)));
+    }
+    let value = required(body.value)?;
+    path.map_index = body.map_index;
+    let (run, ti) = path.find(&app).await?;
+    let there = app
+        .store
+        .xcoms(run.pk, Some(ti.pk), Some(&body.key))
+        .await?;
+    if !there.is_empty() {
+        return Err(ApiError::Conflict(format!(
+            "The XCom with key: `{}` with mentioned task instance already exists.",
+            body.key
+        )));
+    }
+    let made = put(&app, &caller, (&run, &ti), &body.key, &value, "create_xcom").await?;
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+/// The path of an XCom.
+#[derive(Debug, Deserialize)]
+pub(super) struct XcomPath {
+    dag_id: String,
+    dag_run_id: String,
+    task_id: String,
+    xcom_key: String,
+}
+
+impl XcomPath {
+    /// The instance that has it.
+    async fn find(&self, app: &App, map_index: i32) -> Result<(RunRow, TiRow), ApiError> {
+        let path = TiPath {
+            dag_id: self.dag_id.clone(),
+            dag_run_id: self.dag_run_id.clone(),
+            task_id: self.task_id.clone(),
+            map_index,
+        };
+        path.find(app).await
+    }
+
+    fn not_found(&self) -> ApiError {
+        ApiError::NotFound(format!(
+            "XCom entry with key: `{}` not found",
+            self.xcom_key
+        ))
+    }
+}
+
+pub(super) async fn update(
+    User(caller): User,
+    State(app): State<App>,
+    At(path): At<XcomPath>,
+    JsonBody(body): JsonBody<Update>,
+) -> Result<Json<Value>, ApiError> {
+    let value = required(body.value)?;
+    let (run, ti) = path.find(&app, body.map_index).await?;
+    let key = &path.xcom_key;
+    let there = app.store.xcoms(run.pk, Some(ti.pk), Some(key)).await?;
+    if there.is_empty() {
+        return Err(path.not_found());
+    }
+    let set = put(&app, &caller, (&run, &ti), key, &value, "update_xcom").await?;
+    Ok(Json(set))
+}
+
+pub(super) async fn delete(
+    User(caller): User,
+    State(app): State<App>,
+    At(path): At<XcomPath>,
+    query: Query,
+) -> Result<StatusCode, ApiError> {
+    let map_index = query.parse("map_index")?.unwrap_or(UNMAPPED);
+    let (run, ti) = path.find(&app, map_index).await?;
+    if !app.store.delete_xcom(run.pk, ti.pk, &path.xcom_key).await? {
+        return Err(path.not_found());
+    }
+    let about = About::run(&run.dag_id, &run.run_id);
+    let extra = json!({ "task_id": ti.task_id, "map_index": map_index, "key": path.xcom_key });
+    caller.audit(&*app.store, "delete_xcom", about, extra).await;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// One value, as JSON of its own type.
@@ -115,9 +328,14 @@ pub(super) async fn get_one(
     let rows = app.store.xcoms(run.pk, Some(ti.pk), Some(&key)).await?;
     let row = rows.into_iter().next().ok_or_else(missing)?;
     let mut body = entry(&row, &run, &version);
+    let as_text = query.flag("stringify")?.unwrap_or(false);
     match row.value {
         XcomValue::Inline(value) => {
-            body["value"] = value;
+            body["value"] = if as_text {
+                value.to_string().into()
+            } else {
+                value
+            };
             Ok(Json(body).into_response())
         }
         object @ XcomValue::Object { .. } => {

@@ -56,12 +56,16 @@ async fn a_run_is_accepted_once() {
     api.get("/api/v2/dags/~/dagRuns?state=cancelled")
         .await
         .expect(422);
-    api.get(&format!("{RUNS}?order_by=run_after"))
+    let ordered = api
+        .get(&format!(
+            "{RUNS}?order_by=-run_after&run_after_gte=2026-01-01"
+        ))
         .await
-        .expect(501);
-    api.get(&format!("{RUNS}?run_after_gte=2026-01-01"))
+        .expect(200);
+    assert_eq!(ordered["total_entries"], 2);
+    api.get(&format!("{RUNS}?order_by=colour"))
         .await
-        .expect(501);
+        .expect(400);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod amend;
 mod callbacks;
 mod ci;
 mod cleanup;
+mod clients;
 mod conformance;
 mod dags_test;
 mod data;

@@ -1,12 +1,14 @@
 //! Queries, and small writes that stand alone. The statements stand in the modules below, by noun.
 
 mod access;
+mod annotations;
 mod assets;
 mod backfills;
 mod calls;
 mod dags;
 pub(crate) mod journal;
 mod limits;
+mod listing;
 mod reconcile;
 mod runs;
 mod task_instances;

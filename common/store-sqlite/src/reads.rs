@@ -9,11 +9,12 @@ use gristmill_common::{
     row::{AttemptRow, OutboxRow, RunRow, TiRow, XcomRow},
 };
 use gristmill_store::{
-    AssetEventFilter, AssetEventRow, AssetRow, AuditRow, BackfillFilter, BackfillRow, ComponentRow,
-    DagRow, DeadLetterRow, ImportErrorRow, LimitKey, LimitRow, OutDispatch, Page, PoolRow, PoolUse,
-    QueueCounts, Reads, RunFilter, StateCounts, StoreError, StoreResult, TiFilter, ToDo, TokenRow,
-    UserRow, VersionRow, WaitingAsset, WorkerRow,
+    Annotations, AssetEventFilter, AssetEventRow, AssetRow, AuditFilter, AuditRow, BackfillFilter,
+    BackfillRow, ComponentRow, DagRow, DeadLetterRow, ImportErrorRow, LimitKey, LimitRow,
+    OutDispatch, Page, PoolRow, PoolUse, QueueCounts, Reads, RunFilter, StateCounts, StoreError,
+    StoreResult, TiFilter, ToDo, TokenRow, UserRow, VersionRow, WaitingAsset, WorkerRow,
 };
+use serde_json::Value;
 use sqlx::{Connection, migrate::Migrator};
 use std::{sync::atomic::Ordering, time::Duration};
 use uuid::Uuid;
@@ -446,5 +447,36 @@ impl Reads for SqliteStore {
 
     async fn dead_tasks(&self, limit: i64) -> StoreResult<Vec<TiRow>> {
         self.reader().await?.dead_tasks(limit).await
+    }
+}
+
+#[async_trait]
+impl Annotations for SqliteStore {
+    async fn audit_entries(&self, filter: &AuditFilter) -> StoreResult<Page<(i64, AuditRow)>> {
+        self.reader().await?.audit_entries(filter).await
+    }
+
+    async fn task_notes(&self, tis: &[TiPk]) -> StoreResult<Vec<(TiPk, String)>> {
+        self.reader().await?.task_notes(tis).await
+    }
+
+    async fn put_task_note(&self, ti: &TiRow, note: Option<&str>) -> StoreResult<()> {
+        write!(self, put_task_note(ti.pk, note))
+    }
+
+    async fn set_xcom(&self, ti: TiPk, key: &str, value: &Value) -> StoreResult<Option<XcomRow>> {
+        write!(self, set_xcom(ti, key, value))
+    }
+
+    async fn delete_xcom(&self, run: RunPk, ti: TiPk, key: &str) -> StoreResult<bool> {
+        write!(self, delete_xcom(run, ti, key))
+    }
+
+    async fn favorites(&self, username: &str) -> StoreResult<Vec<String>> {
+        self.reader().await?.favorites(username).await
+    }
+
+    async fn set_favorite(&self, username: &str, dag_id: &str, likes: bool) -> StoreResult<bool> {
+        write!(self, set_favorite(username, dag_id, likes))
     }
 }

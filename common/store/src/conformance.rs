@@ -14,6 +14,7 @@ mod bed;
 
 pub mod access;
 pub mod amend;
+pub mod annotations;
 pub mod assets;
 pub mod backfills;
 pub mod calls;
@@ -62,6 +63,10 @@ macro_rules! conformance_tests {
             amend {
                 a_cleared_run_starts_again_and_expands_anew, a_dispatch_that_is_out_is_stopped_first,
                 a_run_is_marked_and_queued_again,
+            }
+            annotations {
+                notes_are_kept_by_instance, xcoms_are_set_by_hand, favorites_are_each_users_own, audit_entries_by_filter,
+                runs_by_condition_and_order, task_instances_by_condition_and_order,
             }
             assets {
                 an_update_makes_a_run_once_the_condition_holds, paused_dags_wait_for_no_assets, assets_show_their_lineage,

@@ -4,6 +4,7 @@
 //! primitive statements of [`Backend`] and [`Tx`], where all SQL lives, and the queries of [`Reads`]; the transactions
 //! themselves are written once, in `transactions`, for every backend.
 
+mod annotations;
 mod calls;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -17,6 +18,7 @@ mod transactions;
 mod tx;
 mod waits;
 
+pub use annotations::{Annotations, AuditField, AuditFilter};
 pub use calls::{
     CallFilter, CallReads, CallRow, CallState, CallTx, Claim, Delivery, GIVE_UP_AFTER,
     MissedDeadline,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 /// What every backend answers without the engine.
 #[async_trait]
-pub trait Reads: crate::WaitReads + crate::CallReads + Send + Sync {
+pub trait Reads: crate::Annotations + crate::CallReads + crate::WaitReads + Send + Sync {
     // ---- The database itself
 
     /// Applies pending migrations; safe from many processes at once (a database lock).

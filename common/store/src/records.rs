@@ -15,9 +15,11 @@ use uuid::Uuid;
 
 mod assets;
 mod backfills;
+mod listing;
 
 pub use assets::*;
 pub use backfills::*;
+pub use listing::*;
 
 /// A DAG.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -437,17 +439,18 @@ pub struct Page<T> {
     pub total: i64,
 }
 
-/// Which runs, newest first.
+/// Which runs, newest first unless the listing has an order of its own.
 #[derive(Debug, Clone, Default)]
 pub struct RunFilter {
     pub dag_id: Option<String>,
     pub states: Vec<String>,
     pub run_id: Option<String>,
+    pub listing: Listing<RunField>,
     pub limit: i64,
     pub offset: i64,
 }
 
-/// Which task instances, in the order of their keys. Hidden nodes are left out.
+/// Which task instances, in the order of their keys unless the listing has another. Hidden nodes are left out.
 #[derive(Debug, Clone, Default)]
 pub struct TiFilter {
     pub run: Option<RunPk>,
@@ -457,6 +460,7 @@ pub struct TiFilter {
     pub states: Vec<String>,
     pub queue: Option<String>,
     pub pool: Option<String>,
+    pub listing: Listing<TiField>,
     pub limit: i64,
     pub offset: i64,
 }

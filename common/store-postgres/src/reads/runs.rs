@@ -1,9 +1,12 @@
 //! Runs.
 
-use super::total;
+use super::{
+    listing::{push_after, push_conditions, push_order},
+    total,
+};
 use crate::{
     PgStore,
-    bind::column,
+    bind::{column, text},
     rows::{decode, decode_optional, run_columns},
 };
 use gristmill_common::{ids::RunPk, row::RunRow};
@@ -34,11 +37,20 @@ pub(super) async fn runs_by_pk(store: &PgStore, runs: &[RunPk]) -> StoreResult<V
 
 pub(super) async fn runs(store: &PgStore, filter: &RunFilter) -> StoreResult<Page<RunRow>> {
     let mut rows = matching(concat!("SELECT ", run_columns!()), filter);
-    rows.push(" ORDER BY r.pk DESC LIMIT ")
+    push_after(&mut rows, &filter.listing);
+    push_order(&mut rows, &filter.listing, "r.pk DESC");
+    rows.push(" LIMIT ")
         .push_bind(filter.limit)
         .push(" OFFSET ")
         .push_bind(filter.offset);
-    let mut count = matching("SELECT count(*) AS total", filter);
+    let mut count = match filter.listing.count_at_most {
+        None => matching("SELECT count(*) AS total", filter),
+        Some(most) => {
+            let mut some = matching("SELECT count(*) AS total FROM (SELECT 1", filter);
+            some.push(" LIMIT ").push_bind(most).push(") AS counted");
+            some
+        }
+    };
     Ok(Page {
         rows: decode(&store.all(rows.build()).await?)?,
         total: total(store.optional(count.build()).await?)?,
@@ -53,13 +65,15 @@ fn matching(select: &'static str, filter: &RunFilter) -> QueryBuilder<Postgres> 
         sql.push(" AND r.dag_id = ").push_bind(dag_id.clone());
     }
     if let Some(run_id) = &filter.run_id {
-        sql.push(" AND r.run_id = ").push_bind(run_id.clone());
+        sql.push(" AND r.run_id = ")
+            .push_bind(text(run_id).into_owned());
     }
     if !filter.states.is_empty() {
         sql.push(" AND r.state = ANY (")
             .push_bind(filter.states.clone())
             .push(")");
     }
+    push_conditions(&mut sql, &filter.listing);
     sql
 }
 

@@ -1,6 +1,9 @@
 //! Task instances, their attempts and XComs.
 
-use super::total;
+use super::{
+    listing::{push_after, push_conditions, push_order},
+    total,
+};
 use crate::{
     PgStore,
     bind::text,
@@ -22,11 +25,20 @@ macro_rules! visible {
 
 pub(super) async fn task_instances(store: &PgStore, filter: &TiFilter) -> StoreResult<Page<TiRow>> {
     let mut rows = matching(concat!("SELECT ", ti_columns!()), filter);
-    rows.push(" ORDER BY t.pk LIMIT ")
+    push_after(&mut rows, &filter.listing);
+    push_order(&mut rows, &filter.listing, "t.pk");
+    rows.push(" LIMIT ")
         .push_bind(filter.limit)
         .push(" OFFSET ")
         .push_bind(filter.offset);
-    let mut count = matching("SELECT count(*) AS total", filter);
+    let mut count = match filter.listing.count_at_most {
+        None => matching("SELECT count(*) AS total", filter),
+        Some(most) => {
+            let mut some = matching("SELECT count(*) AS total FROM (SELECT 1", filter);
+            some.push(" LIMIT ").push_bind(most).push(") AS counted");
+            some
+        }
+    };
     Ok(Page {
         rows: decode(&store.all(rows.build()).await?)?,
         total: total(store.optional(count.build()).await?)?,
@@ -36,17 +48,23 @@ pub(super) async fn task_instances(store: &PgStore, filter: &TiFilter) -> StoreR
 /// Only the conditions that are asked for, so that each combination has the plan that fits it.
 fn matching(select: &'static str, filter: &TiFilter) -> QueryBuilder<Postgres> {
     let mut sql = QueryBuilder::new(select);
-    sql.push(concat!(" FROM task_instances t WHERE ", visible!()));
+    sql.push(" FROM task_instances t");
+    if filter.listing.asks_of_runs() {
+        sql.push(" JOIN dag_runs r ON r.pk = t.run_pk");
+    }
+    sql.push(concat!(" WHERE ", visible!()));
+    push_conditions(&mut sql, &filter.listing);
     if let Some(run) = filter.run {
         sql.push(" AND t.run_pk = ").push_bind(run.0);
     }
     if let Some(dag_id) = &filter.dag_id {
-        sql.push(" AND EXISTS (SELECT FROM dag_runs r WHERE r.pk = t.run_pk AND r.dag_id = ")
+        sql.push(" AND EXISTS (SELECT FROM dag_runs of_dag WHERE of_dag.pk = t.run_pk AND of_dag.dag_id = ")
             .push_bind(dag_id.clone())
             .push(")");
     }
     if let Some(task_id) = &filter.task_id {
-        sql.push(" AND t.task_id = ").push_bind(task_id.clone());
+        sql.push(" AND t.task_id = ")
+            .push_bind(text(task_id).into_owned());
     }
     if let Some(map_index) = filter.map_index {
         sql.push(" AND t.map_index = ").push_bind(map_index);
@@ -57,10 +75,12 @@ fn matching(select: &'static str, filter: &TiFilter) -> QueryBuilder<Postgres> {
             .push(")");
     }
     if let Some(queue) = &filter.queue {
-        sql.push(" AND t.queue = ").push_bind(queue.clone());
+        sql.push(" AND t.queue = ")
+            .push_bind(text(queue).into_owned());
     }
     if let Some(pool) = &filter.pool {
-        sql.push(" AND t.pool = ").push_bind(pool.clone());
+        sql.push(" AND t.pool = ")
+            .push_bind(text(pool).into_owned());
     }
     sql
 }

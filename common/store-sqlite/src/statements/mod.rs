@@ -5,6 +5,7 @@
 
 mod access;
 mod amend;
+mod annotations;
 mod assets;
 mod backfills;
 mod calls;
@@ -12,6 +13,7 @@ mod candidates;
 mod dag_queries;
 mod dags;
 mod limits;
+mod listing;
 mod outbox;
 mod queues;
 mod retention;

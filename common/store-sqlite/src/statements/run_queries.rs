@@ -1,6 +1,7 @@
 //! Runs and task instances as the API lists and deletes them.
 
 use super::{
+    listing::{Conditions, order_by},
     runs::{RunRecord, run_row},
     task_instances::{TiRecord, ti_row, visible},
 };
@@ -14,61 +15,9 @@ use gristmill_common::{
 };
 use gristmill_store::{Page, RunFilter, StateCounts, StoreError, StoreResult, TiFilter};
 
-/// Conditions joined by AND, each with its parameter: put together per call, so that each filter can use its index.
-struct Conditions {
-    sql: String,
-    args: Vec<Arg>,
-}
-
-impl Conditions {
-    fn new(first: &'static str) -> Self {
-        Self {
-            sql: first.to_owned(),
-            args: Vec::new(),
-        }
-    }
-
-    /// `condition` ends where its parameter belongs, followed by `close`.
-    fn and(&mut self, condition: &'static str, arg: Option<impl Into<Arg>>, close: &'static str) {
-        if let Some(arg) = arg {
-            self.args.push(arg.into());
-            self.sql.push_str(" AND ");
-            self.sql.push_str(condition);
-            self.sql.push('?');
-            self.sql.push_str(&self.args.len().to_string());
-            self.sql.push_str(close);
-        }
-    }
-
-    fn and_states(&mut self, condition: &'static str, states: &[String]) -> StoreResult<()> {
-        let states = (!states.is_empty()).then(|| encode(states)).transpose()?;
-        self.and(condition, states, "))");
-        Ok(())
-    }
-
-    fn count(&self, from: &str) -> (String, Vec<Arg>) {
-        let sql = format!("SELECT json_array(count(*)) FROM {from} WHERE {}", self.sql);
-        (sql, self.args.clone())
-    }
-
-    fn page(
-        mut self,
-        row: &str,
-        from: &str,
-        order: &str,
-        limit: i64,
-        offset: i64,
-    ) -> (String, Vec<Arg>) {
-        let n = self.args.len();
-        self.args.extend([Arg::Int(limit), Arg::Int(offset)]);
-        let sql = format!(
-            "SELECT {row} FROM {from} WHERE {} ORDER BY {order} LIMIT ?{} OFFSET ?{}",
-            self.sql,
-            n + 1,
-            n + 2
-        );
-        (sql, self.args)
-    }
+/// The parameter of a condition on states; none where any will do.
+fn states(states: &[String]) -> StoreResult<Option<String>> {
+    (!states.is_empty()).then(|| encode(states)).transpose()
 }
 
 impl Session {
@@ -85,12 +34,15 @@ impl Session {
         let mut conditions = Conditions::new("true");
         conditions.and("r.dag_id = ", filter.dag_id.as_deref(), "");
         conditions.and("r.run_id = ", filter.run_id.as_deref(), "");
-        conditions.and_states("r.state IN (SELECT value FROM jsonb_each(", &filter.states)?;
+        let states = states(&filter.states)?;
+        conditions.and("r.state IN (SELECT value FROM jsonb_each(", states, "))");
+        conditions.and_listing(&filter.listing);
         let from = "dag_runs AS r";
-        let (count, args) = conditions.count(from);
+        let (count, args) = conditions.count(from, filter.listing.count_at_most);
         let total = self.total(count, args).await?;
-        let (page, args) =
-            conditions.page(run_row!(), from, "r.pk DESC", filter.limit, filter.offset);
+        conditions.and_after(&filter.listing);
+        let order = order_by(&filter.listing, "r.pk DESC");
+        let (page, args) = conditions.page(run_row!(), from, &order, filter.limit, filter.offset);
         let records: Vec<RunRecord> = self.rows_of(page, args).await?;
         let rows = records.into_iter().map(RunRow::from).collect();
         Ok(Page { rows, total })
@@ -106,19 +58,27 @@ impl Session {
         );
         conditions.and("t.task_id = ", filter.task_id.as_deref(), "");
         conditions.and("t.map_index = ", filter.map_index, "");
-        conditions.and_states("t.state IN (SELECT value FROM jsonb_each(", &filter.states)?;
+        let states = states(&filter.states)?;
+        conditions.and("t.state IN (SELECT value FROM jsonb_each(", states, "))");
         conditions.and("t.queue = ", filter.queue.as_deref(), "");
         conditions.and("t.pool = ", filter.pool.as_deref(), "");
-        let from = "task_instances AS t";
-        let (count, args) = conditions.count(from);
+        conditions.and_listing(&filter.listing);
+        let from = if filter.listing.asks_of_runs() {
+            "task_instances AS t JOIN dag_runs AS r ON r.pk = t.run"
+        } else {
+            "task_instances AS t"
+        };
+        let (count, args) = conditions.count(from, filter.listing.count_at_most);
         let total = self.total(count, args).await?;
-        let (page, args) = conditions.page(ti_row!(), from, "t.pk", filter.limit, filter.offset);
+        conditions.and_after(&filter.listing);
+        let order = order_by(&filter.listing, "t.pk");
+        let (page, args) = conditions.page(ti_row!(), from, &order, filter.limit, filter.offset);
         let records: Vec<TiRecord> = self.rows_of(page, args).await?;
         let rows = records.into_iter().map(TiRow::from).collect();
         Ok(Page { rows, total })
     }
 
-    async fn total(&mut self, sql: String, args: Vec<Arg>) -> StoreResult<i64> {
+    pub(super) async fn total(&mut self, sql: String, args: Vec<Arg>) -> StoreResult<i64> {
         let counts: Vec<(i64,)> = self.rows_of(sql, args).await?;
         Ok(counts.first().map_or(0, |(n,)| *n))
     }

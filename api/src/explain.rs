@@ -116,6 +116,7 @@ const KINDS: &[&str] = &[
     "sensor_poke",
     "sensor_time",
     "setup",
+    "sensor_asset",
     "sensor_dag",
     "trigger_dag",
     "triggered_run",

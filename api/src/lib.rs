@@ -13,6 +13,7 @@ mod listing;
 mod log;
 mod parts;
 mod routes;
+mod secrets;
 mod serve;
 mod shared;
 mod upload;

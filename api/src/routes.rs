@@ -2,6 +2,7 @@
 
 mod absent;
 mod amend;
+mod artifacts;
 mod assets;
 mod backfills;
 mod bulk;
@@ -33,6 +34,7 @@ mod task_instances;
 mod tokens;
 mod trigger;
 mod variables;
+mod versions;
 mod wait;
 mod workers;
 mod xcoms;
@@ -112,6 +114,7 @@ fn open() -> Router<App> {
         .route("/api/v2/auth/logout", get(absent::login))
         // With a run's own token.
         .route("/internal/v1/runs/{run}/xcoms", get(internal::xcoms))
+        .route("/internal/v1/runs/{run}/cache", get(internal::cache))
 }
 
 fn dag_routes() -> Router<App> {
@@ -131,6 +134,10 @@ fn dag_routes() -> Router<App> {
         .route(
             &format!("{DAG}/dagVersions/{{version_number}}"),
             get(dags::version),
+        )
+        .route(
+            &format!("{DAG}/dagVersions/{{version_number}}/diff"),
+            get(versions::diff),
         )
         .route("/api/v2/dagSources/{dag_id}", get(dags::source))
         .route("/api/v2/dagStats", get(dag_stats::stats))
@@ -258,6 +265,12 @@ fn ti_routes() -> Router<App> {
         .route(
             &format!("{store}/{{key}}"),
             get(absent).put(absent).patch(absent).delete(absent),
+        )
+        .route(&format!("{RUN}/artifacts"), get(artifacts::of_run))
+        .route(&format!("{TI}/artifacts"), get(artifacts::list))
+        .route(
+            &format!("{TI}/artifacts/{{*name}}"),
+            get(artifacts::download),
         )
 }
 

@@ -1,6 +1,7 @@
 //! The client commands: everything that talks to a running Gristmill over its REST API. One file per noun.
 
 mod amend;
+mod artifacts;
 mod backfill;
 mod callbacks;
 mod ci;
@@ -89,6 +90,9 @@ pub(crate) enum Command {
     /// Values that tasks returned
     #[command(subcommand)]
     Xcom(xcom::Xcom),
+    /// Files that tasks have left
+    #[command(subcommand)]
+    Artifacts(artifacts::Artifacts),
     // Described by its struct, at length.
     Queues(queues::Queues),
     /// Backfills: runs of the past, made afterwards
@@ -155,6 +159,7 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<Outcome, Co
         Command::Runs(command) => Box::pin(command.run(context)).await,
         Command::Tasks(command) => Box::pin(command.run(context)).await,
         Command::Xcom(command) => Box::pin(command.run(context)).await,
+        Command::Artifacts(command) => Box::pin(command.run(context)).await,
         Command::Queues(command) => Box::pin(command.run(context)).await,
         Command::Backfill(command) => Box::pin(command.run(context)).await,
         Command::Callbacks(command) => Box::pin(command.run(context)).await,

@@ -21,6 +21,7 @@ mod lints;
 mod node;
 mod reader;
 mod resolve;
+mod results;
 mod retries;
 mod schema;
 mod setups;
@@ -64,6 +65,18 @@ pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<Parsed, Vec<Diagnost
         vec![Diagnostic::error(file_name, &Spot::default(), message)]
     })?;
     parse(file_name, text)
+}
+
+/// A YAML text's plain value, within a DAG file's bounds: for files beside DAGs. An error is the line to look at, and nothing
+/// of the text.
+pub fn plain_value(text: &str) -> Result<Value, u32> {
+    if text.len() > MAX_FILE_BYTES {
+        return Err(1);
+    }
+    match yaml::load("", text) {
+        Ok(root) => Ok(root.to_json()),
+        Err(problems) => Err(problems.first().and_then(|p| p.line).unwrap_or(1)),
+    }
 }
 
 /// Reads a DAG given as JSON, as the API takes it: the same grammar, places are JSON pointers. The size is the caller's to

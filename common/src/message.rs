@@ -81,6 +81,9 @@ pub struct RunContext {
     pub conf: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub params: Map<String, Value>,
+    /// Of a run that updates of assets made: these, by asset.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub asset_events: Map<String, Value>,
 }
 
 /// Where the XComs are that a task pulls, by upstream task id.

@@ -313,6 +313,8 @@ pub enum XcomValue {
     Object { key: String, size: u64 },
 }
 
+/// The XCom key of the list of files that a task has left, as its `artifacts` named them.
+pub const ARTIFACTS: &str = "artifacts";
 /// The XCom key of a task's result.
 pub const RETURN_VALUE: &str = "return_value";
 

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 mod callback;
+mod cache;
 mod concurrency;
 mod data;
 mod flow;
@@ -24,6 +25,7 @@ mod sql;
 mod wait;
 
 pub use callback::{BodyTemplate, Callback, Deadline, Reference};
+pub use cache::{CACHE_XCOM, Cache, cache_xcom};
 pub use concurrency::{Concurrency, Strategy};
 pub use data::{
     DataFormat, DataPartitions, DataPhase, DataResources, DataSink, DataSource, DataTask, SinkMode,
@@ -36,8 +38,8 @@ pub use schedule::{AssetSchedule, Overlap, Schedule};
 pub use shell::{OutputMode, ResourceLimits, ShellTask};
 pub use sql::{SqlOutput, SqlParameters, SqlTask};
 pub use wait::{
-    ApprovalTask, OnReject, OtherDag, POKE_QUEUE_SUFFIX, REJECT, SensorOn, SensorTask, SqlQuery,
-    TriggerDagTask,
+    ApprovalTask, AssetUpdate, OnReject, OtherDag, POKE_QUEUE_SUFFIX, REJECT, SensorOn, SensorTask,
+    SqlQuery, TriggerDagTask,
 };
 
 /// One version of a DAG.
@@ -229,6 +231,14 @@ pub struct TaskSpec {
     /// Called when it skipped itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on_skipped: Vec<Callback>,
+    /// Files that are kept after success: templates of paths or patterns below the attempt's folder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<String>,
+    /// Upstreams whose artifacts are fetched before it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
 }
 
 fn five_minutes() -> Span {

@@ -41,6 +41,8 @@ pub struct TemplateContext {
     pub start_date: Option<DateTime<Utc>>,
     pub conf: Value,
     pub params: Map<String, Value>,
+    /// The updates that made the run, by asset; empty of runs that none made.
+    pub asset_events: Map<String, Value>,
     /// The map variables of a mapped task's instance.
     pub map: Map<String, Value>,
     pub try_number: i32,
@@ -71,6 +73,7 @@ impl TemplateContext {
             run_after: date + chrono::Duration::days(1),
             queued_at: None,
             start_date: None,
+            asset_events: Map::new(),
             conf: Value::Object(Map::new()),
             params: Map::new(),
             map: Map::new(),

@@ -4,12 +4,19 @@ use crate::{mask::Mask, run::Outcome, worker::Incarnation};
 use bytes::Bytes;
 use gristmill_common::{
     message::{WorkMessage, XcomRef},
-    template::{Renderer, TemplateContext, XComMap, XComSource},
+    row::ARTIFACTS,
+    template::{Renderer, TemplateContext, XComMap, XComSource, running_references},
 };
-use gristmill_objects::bundle::{Bundle, Digest};
+use gristmill_objects::{
+    artifacts::{Artifact, listed},
+    bundle::{Bundle, Digest},
+};
 use gristmill_presence::XComKey;
 use serde_json::{Map, Value};
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 /// What a task sees.
 pub(crate) struct TaskContext {
@@ -17,6 +24,8 @@ pub(crate) struct TaskContext {
     pub(crate) mask: Mask,
     /// Connections that the task names, opened.
     pub(crate) connections: Map<String, Value>,
+    /// Files of upstreams that the task fetches, by task.
+    pub(crate) inputs: BTreeMap<String, Vec<Artifact>>,
     /// Kept until the task has ended, so that the folder is not evicted.
     pub(crate) bundle: Option<Bundle>,
 }
@@ -45,6 +54,7 @@ pub(crate) async fn prepare(
                 })?)
             }
         };
+    let inputs = inputs(message, &xcoms);
     let run = &message.run;
     let template = TemplateContext {
         dag_id: run.dag_id.clone(),
@@ -59,6 +69,7 @@ pub(crate) async fn prepare(
         start_date: run.started_at,
         conf: Value::Object(run.conf.clone()),
         params: run.params.clone(),
+        asset_events: run.asset_events.clone(),
         map: message.map.clone().unwrap_or_default(),
         try_number: message.try_number,
         max_tries: message.max_tries,
@@ -72,8 +83,30 @@ pub(crate) async fn prepare(
         renderer: Renderer::new(template),
         mask: Mask::new(secrets),
         connections,
+        inputs,
         bundle,
     })
+}
+
+/// The files that upstreams have left, as their XComs list them.
+fn inputs(message: &WorkMessage, xcoms: &Pulled) -> BTreeMap<String, Vec<Artifact>> {
+    let of = |task: &String| {
+        let key = (task.clone(), ARTIFACTS.to_owned());
+        let files = match (xcoms.own.get(&key), xcoms.values.0.get(&key)) {
+            // One instance's alone: there is nothing to tell them apart from.
+            (Some(own), _) => listed(own)
+                .into_iter()
+                .map(|file| Artifact {
+                    map_index: None,
+                    ..file
+                })
+                .collect(),
+            (None, Some(all)) => listed(all),
+            (None, None) => Vec::new(),
+        };
+        (task.clone(), files)
+    };
+    message.task.inputs.iter().map(of).collect()
 }
 
 /// The values that the task's templates pull: from Redis, else from the durable copy through the API.
@@ -89,8 +122,7 @@ async fn xcoms(worker: &Incarnation, message: &WorkMessage) -> Result<Pulled, St
     };
     let values = &mut pulled.values;
     if message.xcoms.by_api {
-        for (task, key) in &gristmill_common::template::running_references(&message.task).xcom_pulls
-        {
+        for (task, key) in &running_references(&message.task).xcom_pulls {
             let key_of = (task.clone(), key.clone());
             if is_mate(task) {
                 let value = from_api(worker, message, task, key, Some(message.map_index)).await?;
@@ -242,30 +274,57 @@ async fn from_api(
 
 type Opened = (Map<String, Value>, Map<String, Value>, Vec<String>);
 
-/// Opens the sealed connections and variables; also lists every secret text in them, for masking.
+/// The connections and variables that the task names: from the worker's own environment and files, else as they came,
+/// sealed. Also lists every secret text in them, for masking.
 fn open_secrets(worker: &Incarnation, message: &WorkMessage) -> Result<Opened, String> {
     let mut secrets = Vec::new();
-    let mut connections = Map::new();
+    let (mut connections, mut variables) = (Map::new(), Map::new());
+    if !worker.secrets.is_empty() {
+        let refs = running_references(&message.task);
+        for id in refs.conns {
+            let found = worker.secrets.connection(&id);
+            let found = found.map_err(|error| format!("connection {id:?}: {error}"))?;
+            if let Some((connection, _)) = found {
+                connections.insert(id, Value::Object(connection));
+            }
+        }
+        for name in refs.vars {
+            let found = worker.secrets.variable(&name);
+            let found = found.map_err(|error| format!("variable {name:?}: {error}"))?;
+            if let Some((text, _)) = found {
+                // Whatever it is called: it is kept among secrets.
+                secrets.push(text.clone());
+                variables.insert(name, Value::String(text));
+            }
+        }
+    }
     for (id, sealed) in &message.sealed.connections {
+        if connections.contains_key(id) {
+            continue;
+        }
         let text = worker
             .secret
             .open(sealed)
             .map_err(|error| format!("connection {id:?}: {error}"))?;
         let value: Value = serde_json::from_slice(&text)
             .map_err(|_| format!("connection {id:?} is not readable"))?;
+        connections.insert(id.clone(), value);
+    }
+    for connection in connections.values() {
         secrets.extend(
-            value
+            connection
                 .get("password")
                 .and_then(Value::as_str)
                 .map(str::to_owned),
         );
-        if let Some(Value::Object(extra)) = value.get("extra") {
+        if let Some(Value::Object(extra)) = connection.get("extra") {
             secrets.extend(extra.values().filter_map(Value::as_str).map(str::to_owned));
         }
-        connections.insert(id.clone(), value);
     }
-    let mut variables = Map::new();
     for (name, sealed) in &message.sealed.variables {
+        if variables.contains_key(name) {
+            continue;
+        }
         let text = worker
             .secret
             .open(sealed)

@@ -1,5 +1,7 @@
 //! What each kind of task does on a worker.
 
+mod artifacts;
+mod cache;
 mod child;
 mod data;
 mod env;
@@ -17,8 +19,16 @@ pub(crate) use sql::Databases;
 use crate::run::{Execution, Outcome};
 use gristmill_common::spec::TaskKind;
 
-/// Runs a task to its end. In-process work is dropped when something is wished of it; processes are killed first.
+/// Runs a task to its end, or takes the result of an earlier success.
 pub(crate) async fn run(execution: &Execution) -> Outcome {
+    match &execution.message.task.cache {
+        None => work(execution).await,
+        Some(cache) => Box::pin(cache::run(execution, cache, work(execution))).await,
+    }
+}
+
+/// Runs a task to its end. In-process work is dropped when something is wished of it; processes are killed first.
+async fn work(execution: &Execution) -> Outcome {
     // What waits for a process must not take the memory of what makes requests: thousands may.
     match &execution.message.task.kind {
         TaskKind::Shell(task) => shell::run(execution, task).await,

@@ -18,6 +18,7 @@ use gristmill_objects::{
     bundle::{BundleCache, CacheLimits},
 };
 use gristmill_presence::{Presence, WorkerInfo, WorkerStatus};
+use gristmill_secrets::Backends;
 use std::{
     collections::BTreeMap,
     ops::Deref,
@@ -112,6 +113,8 @@ pub(crate) struct Incarnation {
     pub(crate) stores: Stores,
     /// Of sql sensors.
     pub(crate) databases: Databases,
+    /// Connections and variables that come before those of the database.
+    pub(crate) secrets: Backends,
     /// No new work is taken any more.
     pub(crate) stop_taking: CancellationToken,
 }
@@ -248,6 +251,7 @@ async fn incarnate(
         clients: Clients::default(),
         stores: Stores::default(),
         databases: Databases::default(),
+        secrets: Backends::from_env(),
         http: reqwest::Client::builder()
             .timeout(Duration::from_secs(30))
             .build()

@@ -225,6 +225,7 @@ const CASES: &[Case] = &[
     ("sensor_poke", |f: &mut Facts| { waits_for(f, json!({ "sensor": { "file": "a" } })); state(f, TaskState::UpForReschedule); }, "sensor_poke", "found nothing yet"),
     ("depends_on_past", |f: &mut Facts| { let ti = state(f, TaskState::None); ti.next_at = Some(at(9)); ti.reason = Some("in the run before, r0".into()) }, "depends_on_past", "in the run before, r0"),
     ("sensor_time", |f: &mut Facts| waits_for(f, json!({ "sensor": { "time": "12:00" } })), "sensor_time", "the sensor"),
+    ("sensor_asset", |f: &mut Facts| waits_for(f, json!({ "sensor": { "asset": { "name": "o" } } })), "sensor_asset", "an asset"),
     ("sensor_dag", |f: &mut Facts| waits_for(f, json!({ "sensor": { "dag": { "dag_id": "o" } } })), "sensor_dag", "another DAG"),
     ("trigger_dag", |f: &mut Facts| waits_for(f, json!({ "trigger_dag": { "dag_id": "o" } })), "trigger_dag", "about to trigger a run of o"),
     ("triggered_run", |f: &mut Facts| {

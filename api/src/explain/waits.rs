@@ -53,6 +53,10 @@ pub(super) fn waiting(facts: &Facts, ti: &TiRow, found: &mut Found) {
                 "sensor_dag",
                 format!("the sensor waits for another DAG: {why}{due}"),
             ),
+            SensorOn::Asset(_) => (
+                "sensor_asset",
+                format!("the sensor waits for an update of an asset: {why}{due}"),
+            ),
             _ => ("sensor_poke", format!("the sensor waits: {why}{due}")),
         },
         TaskKind::TriggerDag(task) if ti.wait.is_none() => (

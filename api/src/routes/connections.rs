@@ -7,11 +7,13 @@ use crate::{
     extract::{At, Body, Query},
     listing::Small,
     parts::App,
+    secrets,
 };
 use axum::{Json, extract::State, http::StatusCode};
 use gristmill_common::ids::valid_name;
+use gristmill_secrets::Kind;
 use serde_json::{Map, Value, json};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use tokio::net::TcpStream;
 
 const KIND: &str = "connection";
@@ -35,6 +37,14 @@ fn connection(id: &str, meta: &Value) -> Value {
     if value["conn_type"].is_null() {
         value["conn_type"] = "".into();
     }
+    value["source"] = secrets::DATABASE.into();
+    value
+}
+
+/// One that comes from elsewhere: nothing but its name is told.
+fn outside(id: &str, source: &str) -> Value {
+    let mut value = connection(id, &Value::Null);
+    value["source"] = source.into();
     value
 }
 
@@ -86,9 +96,17 @@ pub(super) async fn list(
             ("port", "port"),
         ],
     };
-    let all = app.store.secrets(KIND).await?;
-    let rows = all.iter().map(|(id, meta)| connection(id, meta)).collect();
-    CONNECTIONS.answer(&query, rows)
+    let mut all: BTreeMap<String, Value> = BTreeMap::new();
+    for (id, meta) in app.store.secrets(KIND).await? {
+        let shown = connection(&id, &meta);
+        all.insert(id, shown);
+    }
+    // They come before those of the database.
+    for (id, source) in secrets::names(Kind::Connection) {
+        let shown = outside(&id, source);
+        all.insert(id, shown);
+    }
+    CONNECTIONS.answer(&query, all.into_values().collect())
 }
 
 pub(super) async fn get_one(
@@ -96,6 +114,9 @@ pub(super) async fn get_one(
     State(app): State<App>,
     At(id): At<String>,
 ) -> Result<Json<Value>, ApiError> {
+    if let Some(source) = secrets::names(Kind::Connection).get(&id) {
+        return Ok(Json(outside(&id, source)));
+    }
     match find(&app, &id).await {
         Err(ApiError::NotFound(_)) if id == ENQUEUE => Err(no_queue_of_tests()),
         found => Ok(Json(connection(&id, &found?.1))),

@@ -208,7 +208,7 @@ pub(super) async fn version(
 }
 
 /// A version by its number. Numbers rise by one from 1, so its place in the listing is known.
-async fn numbered(app: &App, dag_id: &str, number: i32) -> Result<VersionRow, ApiError> {
+pub(super) async fn numbered(app: &App, dag_id: &str, number: i32) -> Result<VersionRow, ApiError> {
     let newest = app.store.versions(dag_id, 1, 0).await?;
     let top = newest.rows.first().map_or(0, |v| v.version_number);
     let offset = i64::from(top.saturating_sub(number).max(0));

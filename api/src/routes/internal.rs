@@ -1,4 +1,5 @@
-//! `/internal/v1`: for workers. A run's own token reads the durable copies of that run's XComs, and nothing else.
+//! `/internal/v1`: for workers. A run's own token reads the durable copies of that run's XComs, and what earlier runs of its DAG left in
+//! a cache, and nothing else.
 
 use super::{lookup, xcoms};
 use crate::{
@@ -7,14 +8,21 @@ use crate::{
     extract::{At, Query},
     parts::App,
 };
+use axum::Json;
 use axum::{
     body::Bytes,
     extract::{FromRequestParts, State},
     http::request::Parts,
     response::Response,
 };
+use chrono::{TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use gristmill_common::{ids::RunPk, row::RETURN_VALUE};
+use gristmill_common::{
+    ids::RunPk,
+    row::{RETURN_VALUE, XcomValue},
+    spec::CACHE_XCOM,
+};
+use serde_json::{Value, json};
 
 /// The run that the request's token is for.
 #[derive(Debug)]
@@ -88,4 +96,55 @@ pub(super) async fn xcoms(
         .chain(values)
         .chain(stream::iter([Ok(Bytes::from_static(b"]"))]));
     Ok(xcoms::json_stream(all.boxed()))
+}
+
+/// The newest success of the run's DAG that noted this key and is not older than `ttl_ms`, with its XComs: values, or the keys
+/// of the objects that hold them. Null if there is none.
+pub(super) async fn cache(
+    RunToken(allowed): RunToken,
+    State(app): State<App>,
+    At(run): At<i64>,
+    query: Query,
+) -> Result<Json<Value>, ApiError> {
+    if run != allowed {
+        return Err(ApiError::Forbidden);
+    }
+    let missing = |name| ApiError::field(FieldError::query(name, "Field required".to_owned(), ""));
+    let key = query
+        .text("key")
+        .filter(|key| key.starts_with(CACHE_XCOM))
+        .ok_or_else(|| missing("key"))?;
+    let ttl: i64 = query.parse("ttl_ms")?.ok_or_else(|| missing("ttl_ms"))?;
+    let oldest =
+        TimeDelta::try_milliseconds(ttl).and_then(|ttl| Utc::now().checked_sub_signed(ttl));
+    let Some(hit) = app
+        .store
+        .cached_result(key, oldest.unwrap_or_default())
+        .await?
+    else {
+        return Ok(Json(Value::Null));
+    };
+    // The key names its DAG by a hash only.
+    let run = app.store.run_by_pk(RunPk(run)).await?;
+    if run.is_none_or(|run| run.dag_id != hit.dag_id) {
+        return Ok(Json(Value::Null));
+    }
+    let rows = app.store.xcoms(hit.run, Some(hit.ti), None).await?;
+    let xcoms: Vec<Value> = rows
+        .into_iter()
+        .map(|row| match row.value {
+            XcomValue::Inline(value) => json!({"key": row.key, "value": value}),
+            XcomValue::Object { key, size } => {
+                json!({"key": row.key, "object": key, "size": size})
+            }
+        })
+        .collect();
+    Ok(Json(json!({
+        "dag_id": hit.dag_id,
+        "run_id": hit.run_id,
+        "task_id": hit.task_id,
+        "map_index": hit.map_index,
+        "ended_at": hit.ended_at,
+        "xcoms": xcoms,
+    })))
 }

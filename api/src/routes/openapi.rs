@@ -61,6 +61,11 @@ pub(super) const OPERATIONS: &[(&str, &str, &str)] = &[
         "/api/v2/dags/{dag_id}/dagVersions/{version_number}",
         "A version",
     ),
+    (
+        "get",
+        "/api/v2/dags/{dag_id}/dagVersions/{version_number}/diff",
+        "What a version changed",
+    ),
     ("get", "/api/v2/dagSources/{dag_id}", "A version's file"),
     ("get", "/api/v2/dagStats", "Runs by state"),
     (
@@ -194,6 +199,21 @@ pub(super) const OPERATIONS: &[(&str, &str, &str)] = &[
         "get",
         "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/xcomEntries/{xcom_key}",
         "An XCom with its value",
+    ),
+    (
+        "get",
+        "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/artifacts",
+        "Files that a run's tasks have left",
+    ),
+    (
+        "get",
+        "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/artifacts",
+        "Files that a task instance has left",
+    ),
+    (
+        "get",
+        "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/artifacts/{name}",
+        "Such a file, as it is",
     ),
     (
         "get",

@@ -6,10 +6,13 @@ use crate::{
     extract::{At, Body, Query},
     listing::Small,
     parts::App,
+    secrets,
 };
 use axum::{Json, extract::State, http::StatusCode};
+use gristmill_secrets::Kind;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 const KIND: &str = "variable";
 const MAX_KEY: usize = 250;
@@ -55,6 +58,19 @@ fn variable(app: &App, key: &str, sealed: &str, meta: &Value) -> Value {
         "description": meta.get("description"),
         "is_encrypted": true,
         "team_name": null,
+        "source": secrets::DATABASE,
+    })
+}
+
+/// One that comes from elsewhere: nothing but its key is told.
+fn outside(key: &str, source: &str) -> Value {
+    json!({
+        "key": key,
+        "value": MASKED,
+        "description": null,
+        "is_encrypted": false,
+        "team_name": null,
+        "source": source,
     })
 }
 
@@ -79,14 +95,24 @@ pub(super) async fn list(
             ("description", "description"),
         ],
     };
-    let all = app.store.secrets(KIND).await?;
-    let names = all
-        .into_iter()
-        .map(|(key, meta)| json!({ "key": key, "description": meta.get("description"), "meta": meta }))
-        .collect();
+    let mut names: BTreeMap<String, Value> = BTreeMap::new();
+    for (key, meta) in app.store.secrets(KIND).await? {
+        let named = json!({ "key": key, "description": meta.get("description") });
+        names.insert(key, named);
+    }
+    // They come before those of the database.
+    for (key, source) in secrets::names(Kind::Variable) {
+        let named = outside(&key, source);
+        names.insert(key, named);
+    }
+    let names = names.into_values().collect();
     let (page, total) = VARIABLES.page(&query, names)?;
     let mut variables = Vec::with_capacity(page.len());
     for named in page {
+        if named.get("source").is_some() {
+            variables.push(named);
+            continue;
+        }
         let key = named["key"].as_str().unwrap_or_default();
         // Deleted since it was listed.
         let Some((sealed, meta)) = app.store.secret(KIND, key).await? else {
@@ -104,6 +130,9 @@ pub(super) async fn get_one(
     State(app): State<App>,
     At(key): At<String>,
 ) -> Result<Json<Value>, ApiError> {
+    if let Some(source) = secrets::names(Kind::Variable).get(&key) {
+        return Ok(Json(outside(&key, source)));
+    }
     let (sealed, meta) = find(&app, &key).await?;
     Ok(Json(variable(&app, &key, &sealed, &meta)))
 }

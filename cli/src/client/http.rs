@@ -217,6 +217,23 @@ impl Request {
         })
     }
 
+    /// An answer whose body is read piece by piece.
+    pub(crate) async fn open(self) -> Result<Download, ClientError> {
+        let Self {
+            builder,
+            url,
+            had_token,
+        } = self;
+        let lost = |error: reqwest::Error| ClientError::of_transport(&url, &error);
+        let answer = builder.send().await.map_err(lost)?;
+        let status = answer.status();
+        if !status.is_success() {
+            let body = answer.text().await.map_err(lost)?;
+            return Err(ClientError::of_status(&url, status, &body, had_token));
+        }
+        Ok(Download { answer, url })
+    }
+
     /// The answer's JSON as a type.
     pub(crate) async fn fetch<T: DeserializeOwned>(self) -> Result<T, ClientError> {
         let url = self.url.clone();
@@ -225,6 +242,22 @@ impl Request {
             url,
             reason: error.to_string(),
         })
+    }
+}
+
+/// A body on its way.
+#[derive(Debug)]
+pub(crate) struct Download {
+    answer: reqwest::Response,
+    url: Url,
+}
+
+impl Download {
+    /// The next piece; `None` after the last.
+    pub(crate) async fn piece(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
+        let piece = self.answer.chunk().await;
+        let piece = piece.map_err(|error| ClientError::of_transport(&self.url, &error))?;
+        Ok(piece.map(Vec::from))
     }
 }
 

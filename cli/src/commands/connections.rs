@@ -72,11 +72,19 @@ struct Connection {
     port: Option<u16>,
     login: Option<String>,
     description: Option<String>,
+    source: Option<String>,
 }
 
 impl Tabular for Connection {
-    const HEADER: &'static [&'static str] =
-        &["CONNECTION", "TYPE", "HOST", "PORT", "LOGIN", "DESCRIPTION"];
+    const HEADER: &'static [&'static str] = &[
+        "CONNECTION",
+        "TYPE",
+        "HOST",
+        "PORT",
+        "LOGIN",
+        "FROM",
+        "DESCRIPTION",
+    ];
 
     fn cells(&self, _now: DateTime<Utc>) -> Vec<String> {
         vec![
@@ -85,6 +93,7 @@ impl Tabular for Connection {
             short(self.host.as_deref().unwrap_or("-"), 40),
             or_dash(self.port),
             or_dash(self.login.as_deref()),
+            or_dash(self.source.as_deref()),
             short(self.description.as_deref().unwrap_or_default(), 40),
         ]
     }

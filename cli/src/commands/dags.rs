@@ -1,5 +1,6 @@
 //! `gristmill dags`.
 
+mod diff;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -52,6 +53,10 @@ pub(crate) enum Dags {
     },
     /// List a DAG's versions, newest first
     Versions(Versions),
+    /// Print the file of a DAG's version
+    Source(diff::Source),
+    // Described by its struct, at length.
+    Diff(diff::Diff),
 }
 
 #[derive(Debug, Args)]
@@ -207,6 +212,8 @@ impl Dags {
                 versions.output.rows::<Version>(context.console, rows)?;
                 Ok(Outcome::Done)
             }
+            Self::Source(source) => source.run(context).await,
+            Self::Diff(diff) => diff.run(context).await,
         }
     }
 }

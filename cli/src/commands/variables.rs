@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::exit::{CommandError, Outcome};
 use super::noun::Noun;
-use super::output::{Output, Tabular, short};
+use super::output::{Output, Tabular, or_dash, short};
 
 const VARIABLE: Noun = Noun {
     one: "variable",
@@ -57,15 +57,17 @@ struct Variable {
     key: String,
     value: Option<String>,
     description: Option<String>,
+    source: Option<String>,
 }
 
 impl Tabular for Variable {
-    const HEADER: &'static [&'static str] = &["VARIABLE", "VALUE", "DESCRIPTION"];
+    const HEADER: &'static [&'static str] = &["VARIABLE", "VALUE", "FROM", "DESCRIPTION"];
 
     fn cells(&self, _now: DateTime<Utc>) -> Vec<String> {
         vec![
             self.key.clone(),
             short(self.value.as_deref().unwrap_or_default(), 50),
+            or_dash(self.source.as_deref()),
             short(self.description.as_deref().unwrap_or_default(), 40),
         ]
     }

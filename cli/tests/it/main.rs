@@ -24,6 +24,8 @@ mod many;
 mod past;
 mod poison;
 mod queues;
+mod results;
+mod secrets;
 mod sql;
 mod standalone;
 mod time;

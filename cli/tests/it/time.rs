@@ -115,6 +115,9 @@ async fn a_backfill_loads_every_interval_and_assets_make_runs() {
     assert_eq!(event["source_dag_id"], "incremental");
     assert_eq!(event["source_task_id"], "load");
     assert_eq!(event["created_dagruns"][0]["run_id"], report["dag_run_id"]);
+    let said = client.xcom(&name(&report), "report").await;
+    let said = said.as_str().unwrap();
+    assert!(said.contains("× orders_by_day by incremental"), "{said}");
     let assets = client.get("/assets?name_pattern=orders_by_day").await;
     let asset = &assets["assets"][0];
     assert_eq!(asset["uri"], "s3://lake/orders/");

@@ -362,3 +362,36 @@ async fn the_example_goes_on_by_itself() {
     let said = deployment.client.xcom(&run, "tell").await;
     assert_eq!(said, "The answer was approve; the file is not there.");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sensor_waits_for_an_update_of_an_asset() {
+    let deployment = Deployment::small().await;
+    let client = &deployment.client;
+    let maker = "dag_id: maker
+tasks: {make: {shell: echo made, outlets: orders}}
+";
+    let waiter = "dag_id: waiter
+tasks:
+  fresh: {sensor: {asset: orders, poke_interval: 200ms}}
+  any: {sensor: {asset: {name: orders, since: '2020-01-01'}, poke_interval: 200ms}}
+  tell: {depends_on: [fresh], shell: \"echo {{ ti.xcom_pull('fresh').source_dag_id }}\"}
+";
+    let before = client.start("maker", maker).await;
+    deployment.succeeds(&before, SOON).await;
+    let run = client.start("waiter", waiter).await;
+    // The update of before is good enough for the one, and too old for the other.
+    client.task_is(&run, "any", "success").await;
+    client.task_is(&run, "fresh", "deferred").await;
+    let explain = ["tasks", "explain", "waiter", &run.run_id, "fresh"];
+    wait::until("the first look", SOON, async || {
+        let explained = deployment.command(&explain).await;
+        let why = "orders was not updated since";
+        explained.contains(why).then_some(())
+    })
+    .await
+    .unwrap();
+    let after = client.trigger("maker").await;
+    deployment.succeeds(&after, SOON).await;
+    deployment.succeeds(&run, SOON).await;
+    assert_eq!(client.xcom(&run, "tell").await, "maker");
+}

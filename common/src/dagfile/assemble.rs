@@ -9,7 +9,7 @@ use super::{
     node::{Node, Tree},
     reader::Reader,
     resolve::Resolved,
-    retries, setups, texts,
+    results, retries, setups, texts,
 };
 use crate::spec::{DagSpec, TaskSpec};
 use serde_json::{Map, Value, json};
@@ -73,6 +73,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<DagSpec> {
     deciders::check(reader, &drafts, &resolved);
     retries::check(reader, &drafts);
     callbacks::check(reader, root, &dag, &drafts);
+    results::check(reader, &mut drafts, &resolved);
     let params = dag
         .get("params")
         .and_then(Value::as_object)

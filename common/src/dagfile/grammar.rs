@@ -8,6 +8,7 @@ mod data;
 mod flow;
 mod http;
 mod later;
+mod results;
 mod shell;
 mod sql;
 mod task;

@@ -214,7 +214,10 @@ fn check_reference(
     // What the scheduler renders sees no secrets: only workers may open them.
     let by_scheduler = match text.pointer.first().map(String::as_str) {
         Some("branch" | "short_circuit" | "trigger_dag" | "approval") => true,
-        Some("sensor") => text.pointer.get(1).is_some_and(|key| key == "time"),
+        Some("sensor") => text
+            .pointer
+            .get(1)
+            .is_some_and(|key| key == "time" || key == "asset"),
         _ => false,
     };
     if by_scheduler && matches!(root, "var" | "conn") {
@@ -385,7 +388,7 @@ fn pull_is_written_by(drafts: &Drafts, task: usize) -> bool {
     phase.is_none_or(|phase| phase == "plan")
 }
 
-fn is_upstream(resolved: &Resolved, task: usize, wanted: usize) -> bool {
+pub(super) fn is_upstream(resolved: &Resolved, task: usize, wanted: usize) -> bool {
     let mut seen = vec![false; resolved.upstream.len()];
     let mut stack = vec![task];
     while let Some(at) = stack.pop() {

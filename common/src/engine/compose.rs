@@ -97,6 +97,7 @@ pub fn compose(
             started_at: run.started_at,
             conf: run.conf.clone(),
             params: run.params.clone(),
+            asset_events: ws.events_of(run.pk),
         },
         task: task.clone(),
         xcoms: refs,

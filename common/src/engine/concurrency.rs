@@ -75,6 +75,7 @@ fn context(spec: &DagSpec, run: &RunRow) -> TemplateContext {
         start_date: None,
         conf: Value::Object(run.conf.clone()),
         params: run.params.clone(),
+        asset_events: Map::new(),
         map: Map::new(),
         try_number: 0,
         max_tries: 0,

@@ -67,6 +67,7 @@ pub fn expansion_values(
     }
     let mapping = plan.mapping(row.task_idx).ok_or("the task is not mapped")?;
     let mut context = run_template_context(plan, run, task, None);
+    context.asset_events = ws.events_of(run.pk);
     context.xcoms = xcoms;
     let renderer = Renderer::new(context);
     let values = map_values(&task.task_id, mapping, &renderer);

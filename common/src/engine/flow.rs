@@ -50,7 +50,7 @@ pub(super) fn decide_flow(
     let plan = ws.plan_of(run_pk)?.clone();
     let run = ws.run(run_pk)?;
     let now = ws.now;
-    match decision(&plan, run, idx, xcoms, now) {
+    match decision(ws, &plan, run, idx, xcoms) {
         Err(reason) => ws.change(node, |row| {
             transition::resolve(row, TaskState::Failed, Some(reason), now)
         })?,
@@ -96,15 +96,16 @@ fn keep(ws: &mut WorkingSet, node: TiPk, decision: &Decision) -> Option<()> {
 }
 
 fn decision(
+    ws: &WorkingSet,
     plan: &Plan,
     run: &RunRow,
     idx: TaskIdx,
     xcoms: Arc<dyn XComSource>,
-    now: DateTime<Utc>,
 ) -> Result<Decision, String> {
     let task = plan.task(idx).ok_or("the task is not in this version")?;
     let render = |what: &str, text: &str| {
         let mut context = run_template_context(plan, run, task, None);
+        context.asset_events = ws.events_of(run.pk);
         context.xcoms = xcoms.clone();
         let rendered = Renderer::new(context).render_native(text);
         rendered.map_err(|error| format!("{what}: {error}"))
@@ -112,7 +113,7 @@ fn decision(
     match task.kind.decider() {
         Some(Decider::Branch(branch)) => choose(plan, idx, task, branch, render),
         Some(Decider::ShortCircuit(circuit)) => short_circuit(plan, idx, circuit, render),
-        Some(Decider::LatestOnly) => Ok(latest_only(plan, run, idx, now)),
+        Some(Decider::LatestOnly) => Ok(latest_only(plan, run, idx, ws.now)),
         None => Err(format!("{} decides nothing", task.kind.name())),
     }
 }

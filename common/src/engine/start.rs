@@ -146,6 +146,7 @@ pub(super) fn run_template_context(
         start_date: run.started_at,
         conf: Value::Object(run.conf.clone()),
         params: run.params.clone(),
+        asset_events: Map::new(),
         map: map.cloned().unwrap_or_default(),
         try_number: 0,
         max_tries: task.retries as i32,

@@ -26,6 +26,8 @@ pub enum Waiting {
         other: Box<OtherDag>,
         date: DateTime<Utc>,
     },
+    /// An update of an asset at this time or later.
+    Asset { name: String, since: DateTime<Utc> },
     /// A run that it has to trigger first.
     Trigger(Box<RenderedTrigger>),
     /// The end of the run that it has triggered.
@@ -262,6 +264,7 @@ impl WorkingSet {
             .task(row.task_idx)
             .ok_or("the task is not in this version")?;
         let mut context = run_template_context(plan, run, task, row.map_values.as_ref());
+        context.asset_events = self.events_of(run.pk);
         context.map_index = row.map_index;
         context.try_number = row.try_number;
         context.xcoms = xcoms;
@@ -292,6 +295,16 @@ impl WorkingSet {
                     Ok(Waiting::Dag {
                         other: other.clone(),
                         date: date - offset,
+                    })
+                }
+                SensorOn::Asset(update) => {
+                    let since = match &update.since {
+                        Some(since) => date("sensor.asset.since", since)?,
+                        None => run.data_interval_end.unwrap_or(run.run_after),
+                    };
+                    Ok(Waiting::Asset {
+                        name: update.name.clone(),
+                        since,
                     })
                 }
                 SensorOn::File(_) | SensorOn::Http(_) | SensorOn::Sql(_) => {

@@ -9,6 +9,7 @@ use crate::{
     state::TaskState,
 };
 use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
@@ -111,6 +112,8 @@ pub struct WorkingSet {
     pub ended_runs: Vec<RunPk>,
     /// Instances were deferred: the scheduler's first look at them is due.
     pub waits_begun: bool,
+    /// The updates of assets that made a run, where they are known: for templates.
+    pub asset_events: HashMap<RunPk, Map<String, Value>>,
     /// Commands that came too late: their dispatch is over.
     pub stale: usize,
     /// Endings counted into a downstream's counters: the work done, for the tests of its bound.
@@ -151,9 +154,15 @@ impl WorkingSet {
             to_cancel: Vec::new(),
             ended_runs: Vec::new(),
             waits_begun: false,
+            asset_events: HashMap::new(),
             stale: 0,
             edges_counted: 0,
         }
+    }
+
+    /// What templates see as `triggering_asset_events`.
+    pub(super) fn events_of(&self, run: RunPk) -> Map<String, Value> {
+        self.asset_events.get(&run).cloned().unwrap_or_default()
     }
 
     pub fn add_run(&mut self, row: RunRow, plan: Arc<Plan>) {

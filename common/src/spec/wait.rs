@@ -45,6 +45,7 @@ pub enum SensorOn {
     Http(Box<HttpTask>),
     Sql(Box<SqlQuery>),
     Dag(Box<OtherDag>),
+    Asset(Box<AssetUpdate>),
 }
 
 /// A query whose first value has to be true.
@@ -57,6 +58,17 @@ pub struct SqlQuery {
     /// Bound in order; texts in it are templates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parameters: Vec<Value>,
+}
+
+/// An update of an asset.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssetUpdate {
+    /// The asset's name.
+    pub name: String,
+    /// A template of a time: updates from then on count. Without it those since the end of the data interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
 }
 
 /// Another DAG's run of the same date, or a task of it.

@@ -2,7 +2,7 @@
 
 use super::{TemplateError, bounds, env, env::environment};
 use crate::{
-    row::RETURN_VALUE,
+    row::{ARTIFACTS, RETURN_VALUE},
     spec::{
         DataPhase, Decider, ExpandSource, HttpBody, HttpTask, Mapping, SensorOn, SqlTask, TaskKind,
         TaskSpec,
@@ -95,11 +95,11 @@ pub fn scheduling_references(task: &TaskSpec) -> Refs {
     }
     let mut add = |text: &str| refs.merge(references(text));
     match &task.kind {
-        TaskKind::Sensor(sensor) => {
-            if let SensorOn::Time(time) = &sensor.on {
-                add(time);
-            }
-        }
+        TaskKind::Sensor(sensor) => match &sensor.on {
+            SensorOn::Time(time) => add(time),
+            SensorOn::Asset(update) => update.since.iter().for_each(|since| add(since)),
+            _ => {}
+        },
         TaskKind::TriggerDag(trigger) => {
             add(&trigger.dag_id);
             let texts = trigger.run_id.iter().chain(&trigger.logical_date);
@@ -128,8 +128,14 @@ pub fn mapping_references(mapping: Mapping<'_>) -> Refs {
 /// What the templates refer to that a worker renders to run a task: what its message has to bring.
 pub fn running_references(task: &TaskSpec) -> Refs {
     let mut refs = Refs::default();
+    let inputs = task.inputs.iter();
+    refs.xcom_pulls = inputs
+        .map(|input| (input.clone(), ARTIFACTS.to_owned()))
+        .collect();
     let mut add = |text: &str| refs.merge(references(text));
     task.env.values().for_each(|text| add(text));
+    task.artifacts.iter().for_each(|text| add(text));
+    task.cache.iter().for_each(|cache| add(&cache.key));
     match &task.kind {
         TaskKind::Shell(shell) => {
             add(&shell.command);
@@ -169,7 +175,7 @@ pub fn running_references(task: &TaskSpec) -> Refs {
                     refs.conns.insert(sql.connection.clone());
                 }
             }
-            SensorOn::Time(_) | SensorOn::Delta(_) | SensorOn::Dag(_) => {}
+            SensorOn::Time(_) | SensorOn::Delta(_) | SensorOn::Dag(_) | SensorOn::Asset(_) => {}
         },
         TaskKind::Empty(_)
         | TaskKind::Noop(_)

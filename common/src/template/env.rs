@@ -10,7 +10,7 @@ const FUEL: u64 = 2_000_000;
 const RECURSION: usize = 50;
 
 /// Names that exist in every template.
-pub(crate) const ROOTS: [&str; 21] = [
+pub(crate) const ROOTS: [&str; 22] = [
     "conn",
     "dag",
     "dag_run",
@@ -27,6 +27,7 @@ pub(crate) const ROOTS: [&str; 21] = [
     "task",
     "task_instance",
     "ti",
+    "triggering_asset_events",
     "ts",
     "ts_nodash",
     "ts_nodash_with_tz",

@@ -53,6 +53,7 @@ impl Object for Root {
             "data_interval_end" => date(context.data_interval_end)?,
             "run_id" => Jinja::from(context.run_id.as_str()),
             "params" => json(&context.params),
+            "triggering_asset_events" => json(&context.asset_events),
             "map" => json(&context.map),
             "map_index" => Jinja::from(context.map_index),
             "try_number" => Jinja::from(context.try_number),

@@ -18,6 +18,7 @@ fn context() -> TemplateContext {
     TemplateContext {
         conf: json!({"force": true, "who": "O'Neil"}),
         params: object(json!({"country": "kr", "n": 3, "names": ["x", "y"]})),
+        asset_events: object(json!({"orders": [{"source_dag_id": "load", "extra": {"rows": 4}}]})),
         map: object(json!({"region": {"id": 7}})),
         map_index: 2,
         vars: object(json!({"bucket": "lake", "cfg": "{\"a\": [1, 2]}", "bad": "{"})),
@@ -39,6 +40,11 @@ fn context() -> TemplateContext {
     "{{ logical_date }}|{{ logical_date | ds }}",
     "2026-01-01 00:00:00+00:00|2026-01-01"
 )]
+#[case(
+    "{% for name, events in triggering_asset_events | items %}{{ name }} {{ events[0].extra.rows }} {{ events[0].source_dag_id }}{% endfor %}",
+    "orders 4 load"
+)]
+#[case("{{ triggering_asset_events['orders'] | length }}", "1")]
 #[case("{{ data_interval_end.strftime('%Y/%m/%d') }}", "2026/01/02")]
 #[case(
     "{{ logical_date.subtract(days=1, hours=2) | ts }}",

@@ -6,6 +6,7 @@ mod assets;
 mod backfills;
 mod calls;
 mod dags;
+mod data;
 pub(crate) mod journal;
 mod limits;
 mod listing;

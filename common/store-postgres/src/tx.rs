@@ -6,6 +6,7 @@ mod backfills;
 mod calls;
 mod candidates;
 mod dags;
+mod data;
 mod limits;
 mod outbox;
 mod retention;

@@ -7,6 +7,7 @@
 mod calls;
 mod codec;
 mod connect;
+mod data;
 mod error;
 mod lock;
 mod reads;

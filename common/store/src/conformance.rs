@@ -21,6 +21,7 @@ pub mod calls;
 pub mod candidates;
 pub mod counts;
 pub mod dags;
+pub mod data;
 pub mod limits;
 pub mod listings;
 pub mod outbox;
@@ -90,6 +91,10 @@ macro_rules! conformance_tests {
                 a_version_is_deployed_once, deploying_keeps_the_pause, due_dags_are_locked_once, paused_and_stale_dags_are_not_due,
                 schedule_state_is_written, a_dag_with_unfinished_runs_stays, files_that_are_gone_make_dags_stale,
                 import_errors_are_replaced_by_prefix,
+            }
+            data {
+                the_newest_update_of_an_asset_is_found, a_sensor_waits_for_an_update, a_run_knows_the_updates_that_made_it,
+                a_success_is_found_by_the_key_that_it_noted,
             }
             limits {
                 rows_are_ensured_not_reset, spending_stops_at_the_cap, fifty_spenders_never_exceed_the_cap,

@@ -8,6 +8,7 @@ mod annotations;
 mod calls;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod data;
 mod error;
 mod plans;
 mod reads;
@@ -23,6 +24,7 @@ pub use calls::{
     CallFilter, CallReads, CallRow, CallState, CallTx, Claim, Delivery, GIVE_UP_AFTER,
     MissedDeadline,
 };
+pub use data::{CachedResult, DataReads, DataTx};
 pub use error::{StoreError, StoreResult};
 pub use gristmill_common::limit::{LimitKey, LimitRow, QueueRate, RateLimit};
 pub use plans::PlanCache;

@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 /// What every backend answers without the engine.
 #[async_trait]
-pub trait Reads: crate::Annotations + crate::CallReads + crate::WaitReads + Send + Sync {
+pub trait Reads:
+    crate::Annotations + crate::CallReads + crate::DataReads + crate::WaitReads + Send + Sync
+{
     // ---- The database itself
 
     /// Applies pending migrations; safe from many processes at once (a database lock).

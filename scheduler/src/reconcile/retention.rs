@@ -2,7 +2,7 @@
 
 use crate::SchedulerHandle;
 use gristmill_common::message::data_prefix;
-use gristmill_objects::{ObjectStore, logs, xcom};
+use gristmill_objects::{ObjectStore, artifacts, logs, xcom};
 use gristmill_store::DeletedRun;
 use std::{sync::Arc, time::Duration};
 
@@ -41,10 +41,11 @@ pub(super) async fn run(handle: Arc<SchedulerHandle>) {
     }
 }
 
-/// Deletes a run's logs, large XComs and data folders. A crash in the middle leaves some of them behind.
+/// Deletes a run's logs, artifacts, large XComs and data folders. A crash in the middle leaves some of them behind.
 async fn delete_objects(objects: &ObjectStore, run: &DeletedRun) {
     let prefixes = [
         logs::run_prefix(&run.dag_id, &run.run_id),
+        artifacts::run_prefix(run.run.0),
         xcom::run_prefix(run.run.0),
         data_prefix(run.run),
     ];

@@ -1,6 +1,6 @@
 //! The environment of a task's process: minimal, and exact.
 
-use super::scratch::Scratch;
+use super::{artifacts::inputs_folder, scratch::Scratch};
 use crate::run::Execution;
 use gristmill_common::message::WorkMessage;
 use serde_json::Value;
@@ -17,6 +17,16 @@ pub(crate) type Env = Vec<(OsString, OsString)>;
 pub(crate) fn of_task(execution: &Execution, scratch: &Scratch) -> Result<Env, String> {
     let message = &execution.message;
     let mut env = base(message, scratch);
+    if !message.task.artifacts.is_empty() {
+        set(&mut env, "GRISTMILL_ARTIFACTS", scratch.path());
+    }
+    if !message.task.inputs.is_empty() {
+        set(&mut env, "GRISTMILL_INPUTS", inputs_folder(scratch.path()));
+    }
+    if !message.run.asset_events.is_empty() {
+        let events = Value::Object(message.run.asset_events.clone()).to_string();
+        set(&mut env, "GRISTMILL_ASSET_EVENTS", events);
+    }
     for name in &execution.worker.config.pass_env {
         if let Some(value) = std::env::var_os(name) {
             set(&mut env, name, value);

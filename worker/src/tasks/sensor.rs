@@ -50,7 +50,7 @@ async fn poke(execution: &Execution, sensor: &SensorTask) -> Outcome {
         SensorOn::File(path) => file::look(execution, path).await,
         SensorOn::Http(task) => http::look(execution, task).await,
         SensorOn::Sql(query) => sql::look(execution, query).await,
-        SensorOn::Time(_) | SensorOn::Delta(_) | SensorOn::Dag(_) => {
+        SensorOn::Time(_) | SensorOn::Delta(_) | SensorOn::Dag(_) | SensorOn::Asset(_) => {
             Err(Blind::ForGood("no worker looks for this".to_owned()))
         }
     };

@@ -1,6 +1,6 @@
 //! The `shell` task.
 
-use super::{child, env, scratch::Scratch, xcom};
+use super::{artifacts, child, env, scratch::Scratch, xcom};
 use crate::run::{Execution, Outcome};
 use gristmill_common::{
     message::{Ending, XcomOut},
@@ -8,7 +8,7 @@ use gristmill_common::{
     template::TemplateError,
 };
 use gristmill_guardian::{Limits, SpawnRequest, User};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{borrow::Cow, io, path::PathBuf};
 
 pub(crate) async fn run(execution: &Execution, task: &ShellTask) -> Outcome {
@@ -23,6 +23,9 @@ pub(crate) async fn run(execution: &Execution, task: &ShellTask) -> Outcome {
             ));
         }
     };
+    if let Err(reason) = artifacts::fetch(execution, scratch.path()).await {
+        return Outcome::failed(reason);
+    }
     let spec = match prepare(execution, task, &scratch) {
         Ok(spec) => spec,
         Err(failure) => return failure,
@@ -169,7 +172,7 @@ fn write_files(scratch: &Scratch, files: &[(&String, String)]) -> io::Result<()>
     Ok(())
 }
 
-/// The return value: what the task wrote to `$GRISTMILL_XCOM`, else its last line as `output` says.
+/// What it leaves: files, and the return value, which is what the task wrote to `$GRISTMILL_XCOM`, else its last line as `output` says.
 async fn result(
     execution: &Execution,
     task: &ShellTask,
@@ -188,8 +191,15 @@ async fn result(
             }
         },
     };
-    match value {
-        Some(value) => xcom::return_value(execution, value).await,
-        None => Ok(Vec::new()),
+    let mut xcoms = match value {
+        Some(value) => xcom::return_value(execution, value).await?,
+        None => Vec::new(),
+    };
+    if !execution.message.task.artifacts.is_empty() {
+        let kept = artifacts::keep(execution, scratch.path())
+            .await
+            .map_err(|reason| format!("artifacts: {reason}"))?;
+        xcoms.push(xcom::put(execution, artifacts::KEY, json!(kept)).await?);
     }
+    Ok(xcoms)
 }

@@ -18,6 +18,15 @@ pub(crate) async fn return_value(
     execution: &Execution,
     value: Value,
 ) -> Result<Vec<XcomOut>, String> {
+    Ok(vec![put(execution, RETURN_VALUE, value).await?])
+}
+
+/// Puts a value where the task's downstreams find it. An error fails the attempt.
+pub(crate) async fn put(
+    execution: &Execution,
+    name: &str,
+    value: Value,
+) -> Result<XcomOut, String> {
     let text = serde_json::to_vec(&value).map_err(|error| error.to_string())?;
     if text.len() > MAX_XCOM {
         return Err(format!(
@@ -32,7 +41,7 @@ pub(crate) async fn return_value(
             run,
             ti: dispatch.ti.0,
             fence: dispatch.fence.0,
-            key: RETURN_VALUE.to_owned(),
+            key: name.to_owned(),
         };
         // Only the quick copy: without it the durable one is read.
         if let Err(error) = execution
@@ -52,7 +61,7 @@ pub(crate) async fn return_value(
             run,
             dispatch.ti.0,
             dispatch.fence.0,
-            RETURN_VALUE,
+            name,
             Bytes::from(text),
         )
         .await
@@ -62,10 +71,10 @@ pub(crate) async fn return_value(
             size,
         }
     };
-    Ok(vec![XcomOut {
-        key: RETURN_VALUE.to_owned(),
+    Ok(XcomOut {
+        key: name.to_owned(),
         value,
-    }])
+    })
 }
 
 /// The value that a task wrote to `$GRISTMILL_XCOM`, if it wrote one.

@@ -22,8 +22,4 @@ tables! {
         key("limit", POSITIVE, "How many at one time.").default("1"),
         key("strategy", Ty::Enum(&["queue", "cancel_running", "cancel_new"]), "What the next one does.").default("queue"),
     ]
-    CACHE "a cache" [
-        key("key", Ty::Template, "The same key: the same result.").required(),
-        key("ttl", Ty::Span, "How long a result is good.").default("1d"),
-    ]
 }

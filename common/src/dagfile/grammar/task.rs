@@ -1,7 +1,8 @@
 //! Tasks: the keys that all have, and one key that says what the task does.
 
 use super::{
-    COUNT, Key, POSITIVE, Table, Ty, assets, callbacks, data, flow, http, key, later, shell, sql,
+    COUNT, Key, POSITIVE, Table, Ty, assets, callbacks, data, flow, http, key, later, results,
+    shell, sql,
     wait,
 };
 use crate::trigger_rule::TriggerRule;
@@ -118,6 +119,8 @@ pub(crate) static TABLES: &[&Table] = &[
     &wait::SENSOR,
     &wait::SQL_QUERY,
     &wait::OTHER_DAG,
+    &wait::ASSET_UPDATE,
+    &results::CACHE,
     &wait::TRIGGER_DAG,
     &wait::APPROVAL,
     &assets::ASSET,
@@ -370,15 +373,18 @@ static KEYS: &[Key] = &[
     key(
         "artifacts",
         Ty::OneOrMany(&Ty::Template),
-        "Files kept in the store after success.",
-    )
-    .not_yet(),
+        "Files kept in the store after success: paths or patterns below `$GRISTMILL_ARTIFACTS` (shell).",
+    ),
+    key(
+        "inputs",
+        Ty::OneOrMany(&Ty::Name),
+        "Upstreams whose artifacts are fetched to `$GRISTMILL_INPUTS` before the command starts (shell).",
+    ),
     key(
         "cache",
-        Ty::Object(&later::CACHE),
-        "Reuses an earlier success's values.",
-    )
-    .not_yet(),
+        Ty::Short("key", &results::CACHE),
+        "Reuses an earlier success's values and artifacts (shell, http, sql).",
+    ),
     key(
         "concurrency",
         Ty::Object(&later::CONCURRENCY),

@@ -36,7 +36,11 @@ pub(crate) static SENSOR: Table = Table {
             Ty::Short("dag_id", &OTHER_DAG),
             "Waits for another DAG's run of the same date, or a task of it.",
         ),
-        key("asset", Ty::Text, "Waits for an asset's update.").not_yet(),
+        key(
+            "asset",
+            Ty::Short("name", &ASSET_UPDATE),
+            "Waits for an update of an asset.",
+        ),
         key("poke_interval", Ty::Span, "Between two looks.").default("60s"),
         key(
             "exponential_backoff",
@@ -58,6 +62,17 @@ pub(crate) static SQL_QUERY: Table = Table {
         key("query", Ty::Template, "One statement; its first row's first value has to be true: neither null, 0, false nor an empty text.")
             .required(),
         key("parameters", Ty::Json, "A list, bound to `$1`, `$2` … (MySQL: `?`, SQLite: `?1` …), never pasted."),
+    ],
+    exclusive: &[],
+};
+
+pub(crate) static ASSET_UPDATE: Table = Table {
+    name: "an update to wait for",
+    keys: &[
+        key("name", Ty::AssetName, "The asset's.").required(),
+        key("since", Ty::Template, "A time: updates from then on count.")
+            .nullable()
+            .default("the end of the data interval"),
     ],
     exclusive: &[],
 };

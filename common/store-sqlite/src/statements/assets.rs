@@ -5,6 +5,7 @@ use crate::{
     codec::{Document, Micros, encode},
     session::{Session, args},
 };
+use chrono::{DateTime, Utc};
 use gristmill_common::ids::RunPk;
 use gristmill_store::{
     AssetEventFilter, AssetEventRow, AssetReference, AssetRow, AssetSource, AssetUse, DagRow,
@@ -59,6 +60,13 @@ impl From<AssetRecord> for AssetRow {
             last_event: r.event.zip(r.event_at.map(|at| at.0)),
         }
     }
+}
+
+/// An event `e` of an asset `a`, in the order of [`EventRecord`], without the runs that it made.
+macro_rules! event_row {
+    () => {
+        "json_array(e.id, e.asset_id, a.name, a.uri, a.grp, e.at, e.extra, e.dag_id, e.run_id, e.task_id, e.map_index, json_array())"
+    };
 }
 
 #[derive(Deserialize)]
@@ -342,5 +350,39 @@ impl Session {
         let records: Vec<EventRecord> = self.rows(ROWS, args).await?;
         let rows = records.into_iter().map(AssetEventRow::from).collect();
         Ok(Page { rows, total })
+    }
+
+    pub(crate) async fn newest_asset_events(
+        &mut self,
+        wanted: &[(String, DateTime<Utc>)],
+    ) -> StoreResult<Vec<Option<AssetEventRow>>> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            event_row!(),
+            " FROM assets AS a CROSS JOIN asset_events AS e ON e.asset_id = a.id
+              WHERE a.name = ?1 AND e.at >= ?2 ORDER BY e.id DESC LIMIT 1"
+        );
+        let mut found = Vec::with_capacity(wanted.len());
+        for (name, since) in wanted {
+            let record: Option<EventRecord> = self.row(SQL, args![name.as_str(), *since]).await?;
+            found.push(record.map(AssetEventRow::from));
+        }
+        Ok(found)
+    }
+
+    pub(crate) async fn asset_events_of_run(
+        &mut self,
+        run: RunPk,
+        max: i64,
+    ) -> StoreResult<Vec<AssetEventRow>> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            event_row!(),
+            " FROM run_asset_events AS r CROSS JOIN asset_events AS e ON e.id = r.event_id
+              CROSS JOIN assets AS a ON a.id = e.asset_id
+              WHERE r.run = ?1 ORDER BY e.id DESC LIMIT ?2"
+        );
+        let records: Vec<EventRecord> = self.rows(SQL, args![run.0, max]).await?;
+        Ok(records.into_iter().map(AssetEventRow::from).collect())
     }
 }

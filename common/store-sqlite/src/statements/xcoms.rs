@@ -1,14 +1,15 @@
 //! Durable copies of XComs.
 
 use crate::{
-    codec::{Document, encode},
+    codec::{Document, Micros, encode},
     session::{Arg, Session, args},
 };
+use chrono::{DateTime, Utc};
 use gristmill_common::{
     ids::{Fence, RunPk, TaskIdx, TiPk},
     row::{XcomRow, XcomValue},
 };
-use gristmill_store::{StoreError, StoreResult, UpstreamXcom};
+use gristmill_store::{CachedResult, StoreError, StoreResult, UpstreamXcom};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -211,5 +212,31 @@ impl Session {
     async fn xcom_rows(&mut self, sql: &'static str, args: Vec<Arg>) -> StoreResult<Vec<XcomRow>> {
         let records: Vec<Record> = self.rows(sql, args).await?;
         records.into_iter().map(XcomRow::try_from).collect()
+    }
+
+    pub(crate) async fn cached_result(
+        &mut self,
+        key: &str,
+        since: DateTime<Utc>,
+    ) -> StoreResult<Option<CachedResult>> {
+        // The two conditions on the key are the partial index's.
+        const SQL: &str = "
+            SELECT json_array(r.pk, t.pk, r.dag_id, r.run_id, t.task_id, t.map_index, t.ended_at)
+            FROM xcoms AS x CROSS JOIN task_instances AS t ON t.pk = x.ti CROSS JOIN dag_runs AS r ON r.pk = x.run
+            WHERE x.key = ?1 AND x.key >= 'cache:' AND x.key < 'cache;' AND t.state = 'success' AND t.ended_at >= ?2
+            ORDER BY t.ended_at DESC, t.pk DESC LIMIT 1";
+        type Found = (RunPk, TiPk, String, String, String, i32, Micros);
+        let found: Option<Found> = self.row(SQL, args![key, since]).await?;
+        Ok(found.map(
+            |(run, ti, dag_id, run_id, task_id, map_index, ended_at)| CachedResult {
+                run,
+                ti,
+                dag_id,
+                run_id,
+                task_id,
+                map_index,
+                ended_at: ended_at.0,
+            },
+        ))
     }
 }

@@ -19,7 +19,7 @@ const BOTH: &str =
     "dag_id: both\nschedule: {all: [orders, prices]}\ntasks: {t: {noop: , inlets: prices}}";
 const ANY: &str = "dag_id: any\nschedule: {any: [orders, rates]}\ntasks: {t: {noop: }}";
 
-async fn update<B: Backend>(bed: &Bed<B>, asset: &str) -> Result<i64, StoreError> {
+pub(super) async fn update<B: Backend>(bed: &Bed<B>, asset: &str) -> Result<i64, StoreError> {
     let event = NewAssetEvent {
         asset: asset.to_owned(),
         extra: Map::from_iter([("by".to_owned(), json!("hand"))]),

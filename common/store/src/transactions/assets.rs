@@ -3,8 +3,8 @@
 use crate::{
     Backend, StoreError, StoreResult, Tx,
     records::{
-        AssetSource, AssetUse, DagRow, NewAssetEvent, NewAssetReference, NewRun, VersionRow,
-        WaitingAsset,
+        AssetEventRow, AssetSource, AssetUse, DagRow, NewAssetEvent, NewAssetReference, NewRun,
+        VersionRow, WaitingAsset,
     },
 };
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -12,16 +12,20 @@ use gristmill_common::{
     asset::Asset,
     deadline,
     engine::WorkingSet,
-    row::{RunType, TiRow},
-    spec::DagSpec,
+    ids::RunPk,
+    row::{RunRow, RunType, TiRow},
+    spec::{DagSpec, SensorOn, TaskKind},
     state::TaskState,
 };
-use serde_json::Map;
+use serde_json::{Map, Value, json};
 
 /// DAGs that one transaction looks at.
 const PASS: i64 = 50;
 /// Events of one asset that wait for a DAG at most; older ones are forgotten.
 const MAX_WAITING: i64 = 1000;
+/// Updates that a run's templates see at most, the newest ones, and their bytes: they go into every message.
+const SHOWN: i64 = 100;
+const SHOWN_BYTES: usize = 16 * 1024;
 
 /// Every use of an asset in a DAG.
 pub(super) fn references(spec: &DagSpec) -> Vec<NewAssetReference> {
@@ -36,6 +40,15 @@ pub(super) fn references(spec: &DagSpec) -> Vec<NewAssetReference> {
         })
         .collect();
     for task in &spec.tasks {
+        if let TaskKind::Sensor(sensor) = &task.kind
+            && let SensorOn::Asset(update) = &sensor.on
+        {
+            references.push(NewAssetReference {
+                asset: Asset::named(&update.name),
+                kind: AssetUse::Inlet,
+                task_id: task.task_id.clone(),
+            });
+        }
         let of = |assets: &[Asset], kind| -> Vec<NewAssetReference> {
             let reference = |asset: &Asset| NewAssetReference {
                 asset: asset.clone(),
@@ -77,6 +90,56 @@ pub(super) fn updates(
         }),
     };
     task.outlets.iter().map(event).collect()
+}
+
+/// Loads the updates that made a run, unless they are there: what templates see. Of all other runs it asks nothing.
+pub(super) async fn load_events<T: Tx>(
+    tx: &mut T,
+    ws: &mut WorkingSet,
+    run: RunPk,
+) -> StoreResult<()> {
+    let made_by_assets = |row: &RunRow| row.run_type == RunType::AssetTriggered;
+    if ws.asset_events.contains_key(&run) || !ws.run(run).is_some_and(made_by_assets) {
+        return Ok(());
+    }
+    let mut events = tx.asset_events_of_run(run, SHOWN).await?;
+    let mut shown = described(&events);
+    while serde_json::to_vec(&shown).map_or(0, |text| text.len()) > SHOWN_BYTES {
+        // The oldest go first.
+        events.truncate(events.len() / 2);
+        shown = described(&events);
+    }
+    ws.asset_events.insert(run, shown);
+    Ok(())
+}
+
+/// Updates as templates see them: by asset, the oldest first, with Airflow's names.
+fn described(events: &[AssetEventRow]) -> Map<String, Value> {
+    let mut by_asset: Map<String, Value> = Map::new();
+    for event in events.iter().rev() {
+        if let Value::Array(list) = by_asset
+            .entry(event.name.clone())
+            .or_insert_with(|| Value::Array(Vec::new()))
+        {
+            list.push(description(event));
+        }
+    }
+    by_asset
+}
+
+/// One update, with Airflow's names.
+pub(super) fn description(event: &AssetEventRow) -> Value {
+    let source = event.source.as_ref();
+    json!({
+        "asset": event.name,
+        "uri": event.uri,
+        "timestamp": event.at.to_rfc3339_opts(SecondsFormat::AutoSi, false),
+        "extra": event.extra,
+        "source_dag_id": source.map(|s| &s.dag_id),
+        "source_run_id": source.map(|s| &s.run_id),
+        "source_task_id": source.map(|s| &s.task_id),
+        "source_map_index": source.map(|s| s.map_index),
+    })
 }
 
 pub(crate) async fn create_asset_event<B: Backend>(

@@ -17,7 +17,7 @@ use gristmill_common::{
     ids::{Dispatch, RunPk, TaskIdx, TiPk},
     message::{Ending, Finished, MAX_XCOM_REFS, Sealed},
     row::{OutboxRow, RETURN_VALUE, RunType, TiRow, XcomValue},
-    spec::{TaskKind, TaskSpec},
+    spec::{CACHE_XCOM, TaskKind, TaskSpec},
     state::TaskState,
     template::XComSource,
     transition::DispatchTerms,
@@ -356,6 +356,7 @@ async fn compose<T: Tx>(
         let Some((run, idx)) = ws.ti(ti).map(|row| (row.run, row.task_idx)) else {
             continue;
         };
+        assets::load_events(tx, ws, run).await?;
         if let std::collections::hash_map::Entry::Vacant(entry) = refs.entry((run, idx)) {
             entry.insert(pulled_refs(tx, ws, ti, out).await?);
         }
@@ -430,6 +431,7 @@ async fn pulled_refs<T: Tx>(
     }
     Ok(rows
         .into_iter()
+        .filter(|x| !x.key.starts_with(CACHE_XCOM))
         .map(|x| XcomPull {
             task_idx: x.task_idx,
             map_index: x.map_index,
@@ -471,6 +473,7 @@ pub(super) async fn pulled_values<T: Tx>(
     if engine::follows_its_group(ws, node) {
         return Ok(pulled);
     }
+    assets::load_events(tx, ws, run).await?;
     let Some(plan) = ws.plan_of(run).cloned() else {
         return Ok(pulled);
     };

@@ -7,6 +7,7 @@
 
 use super::{
     admit::admit,
+    assets,
     finish::{Candidates, finish, pulled_values},
     lock_and_load, plan,
 };
@@ -79,7 +80,7 @@ pub(crate) async fn look_at_waits<B: Backend>(
     let (runs, tis): (Vec<_>, Vec<_>) = (runs.into_iter().collect(), tis.into_iter().collect());
     let mut ws = lock_and_load(&mut tx, &runs, &tis, &context.plans).await?;
     tell_waiters(&mut tx, &mut ws, &ends).await?;
-    let mut of_dags = Vec::new();
+    let mut later = ToLookUp::default();
     for DueWait { ti, run, .. } in &due {
         let now = ws.now;
         let Some(row) = ws.ti(*ti).filter(|row| is_due(row, now)) else {
@@ -90,10 +91,11 @@ pub(crate) async fn look_at_waits<B: Backend>(
         } else if row.state == TaskState::UpForReschedule {
             ws.apply(&Command::RetryDue { run: *run, ti: *ti });
         } else if ws.run(*run).is_some_and(|run| run.stop_reason.is_none()) {
-            look(&mut tx, &mut ws, *ti, &mut of_dags, context).await?;
+            look(&mut tx, &mut ws, *ti, &mut later, context).await?;
         }
     }
-    look_at_dags(&mut tx, &mut ws, of_dags, context).await?;
+    look_at_dags(&mut tx, &mut ws, later.dags, context).await?;
+    look_at_assets(&mut tx, &mut ws, later.assets).await?;
     let full = due.len().max(ends.len()) as i64 >= PASS;
     let mut applied = finish(&mut tx, ws, Candidates::Own, &[], context).await?;
     tx.commit().await?;
@@ -118,12 +120,26 @@ struct OfDag {
     date: DateTime<Utc>,
 }
 
+/// A sensor that waits for an update of an asset.
+struct OfAsset {
+    ti: TiPk,
+    name: String,
+    since: DateTime<Utc>,
+}
+
+/// Sensors whose answers are looked up together.
+#[derive(Default)]
+struct ToLookUp {
+    dags: Vec<OfDag>,
+    assets: Vec<OfAsset>,
+}
+
 /// Looks at one deferred instance.
 async fn look<T: Tx>(
     tx: &mut T,
     ws: &mut WorkingSet,
     ti: TiPk,
-    of_dags: &mut Vec<OfDag>,
+    later: &mut ToLookUp,
     context: &DispatchContext,
 ) -> StoreResult<()> {
     ws.begin_wait(ti, Uuid::now_v7());
@@ -132,7 +148,11 @@ async fn look<T: Tx>(
         Err(reason) => ws.end_wait(ti, Ending::FailedForGood, Some(reason), Vec::new()),
         Ok(Waiting::Until(at)) => ws.wait_for_time(ti, at),
         Ok(Waiting::Dag { other, date }) => {
-            of_dags.push(OfDag { ti, other, date });
+            later.dags.push(OfDag { ti, other, date });
+            None
+        }
+        Ok(Waiting::Asset { name, since }) => {
+            later.assets.push(OfAsset { ti, name, since });
             None
         }
         Ok(Waiting::Trigger(trigger)) => match make_run(tx, ws, ti, &trigger, context).await? {
@@ -404,6 +424,32 @@ async fn look_at_dags<T: Tx>(
     let states = tx.task_states(&wanted).await?;
     for ((sensor, _), states) in of_tasks.into_iter().zip(states) {
         conclude(ws, &sensor, &states);
+    }
+    Ok(())
+}
+
+async fn look_at_assets<T: Tx>(
+    tx: &mut T,
+    ws: &mut WorkingSet,
+    sensors: Vec<OfAsset>,
+) -> StoreResult<()> {
+    let wanted: Vec<(String, DateTime<Utc>)> = sensors
+        .iter()
+        .map(|sensor| (sensor.name.clone(), sensor.since))
+        .collect();
+    let found = tx.newest_asset_events(&wanted).await?;
+    for (sensor, event) in sensors.into_iter().zip(found) {
+        match event {
+            Some(event) => {
+                let value = assets::description(&event);
+                ws.end_wait(sensor.ti, Ending::Success, None, engine::returned(value));
+            }
+            None => {
+                let since = sensor.since.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+                let reason = format!("{} was not updated since {since} yet", sensor.name);
+                ws.look_again(sensor.ti, reason);
+            }
+        }
     }
     Ok(())
 }

@@ -25,6 +25,9 @@ const LARGEST: u64 = 1 << 20;
 const CONNECTIONS: [&str; 2] = ["GRISTMILL_CONN_", "AIRFLOW_CONN_"];
 const VARIABLES: [&str; 2] = ["GRISTMILL_VAR_", "AIRFLOW_VAR_"];
 
+/// A connection as the deployment keeps it: `conn_type`, `host`, `login`, `password`, `port`, `schema` and `extra`.
+pub type Connection = Map<String, Value>;
+
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -103,12 +106,8 @@ impl Backends {
         self.environment.is_empty() && self.folder.is_none() && self.file.is_none()
     }
 
-    /// A connection as the deployment keeps it: a mapping of `conn_type`, `host`, `login`, `password`, `port`, `schema`
-    /// and `extra`.
-    pub fn connection(
-        &self,
-        id: &str,
-    ) -> Result<Option<(Map<String, Value>, Source)>, SecretError> {
+    /// The connection of this id.
+    pub fn connection(&self, id: &str) -> Result<Option<(Connection, Source)>, SecretError> {
         let Some((text, source, place)) = self.find(Kind::Connection, id)? else {
             return Ok(None);
         };

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-mod callback;
 mod cache;
+mod callback;
 mod concurrency;
 mod data;
 mod flow;
@@ -24,8 +24,8 @@ mod shell;
 mod sql;
 mod wait;
 
-pub use callback::{BodyTemplate, Callback, Deadline, Reference};
 pub use cache::{CACHE_XCOM, Cache, cache_xcom};
+pub use callback::{BodyTemplate, Callback, Deadline, Reference};
 pub use concurrency::{Concurrency, Strategy};
 pub use data::{
     DataFormat, DataPartitions, DataPhase, DataResources, DataSink, DataSource, DataTask, SinkMode,

@@ -122,6 +122,7 @@ fn context_of_run(run: &RunRow) -> TemplateContext {
         start_date: run.started_at,
         conf: Value::Object(run.conf.clone()),
         params: run.params.clone(),
+        asset_events: Map::new(),
         map: Map::new(),
         try_number: 0,
         max_tries: 0,

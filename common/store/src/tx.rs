@@ -37,9 +37,7 @@ pub trait Backend: crate::Reads + Send + Sync + 'static {
 
 /// One open read-write transaction. Dropping it without [`Tx::commit`] rolls it back.
 #[async_trait]
-pub trait Tx:
-    crate::DataTx + crate::WaitTx + crate::SharedLimitTx + crate::CallTx + Send
-{
+pub trait Tx: crate::DataTx + crate::WaitTx + crate::SharedLimitTx + crate::CallTx + Send {
     async fn commit(self) -> StoreResult<()>;
 
     /// The database's clock, as it was when the transaction began.

@@ -2,8 +2,7 @@
 
 use super::{
     COUNT, Key, POSITIVE, Table, Ty, assets, callbacks, data, flow, http, key, later, results,
-    shell, sql,
-    wait,
+    shell, sql, wait,
 };
 use crate::trigger_rule::TriggerRule;
 

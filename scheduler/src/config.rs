@@ -21,6 +21,8 @@ pub struct SchedulerConfig {
     pub reconcile_every: Duration,
     /// Ended runs are deleted after this; `None` keeps them.
     pub retention: Option<Duration>,
+    /// Entries of the audit log are deleted after this; `None` keeps them.
+    pub audit_retention: Option<Duration>,
     /// Whether runs are made by schedule.
     pub schedules: bool,
 }
@@ -36,6 +38,7 @@ impl Default for SchedulerConfig {
             outbox_age: Duration::from_secs(5),
             reconcile_every: Duration::from_secs(1),
             retention: Some(Duration::from_secs(90 * 86_400)),
+            audit_retention: Some(Duration::from_secs(365 * 86_400)),
             schedules: true,
         }
     }

@@ -29,6 +29,7 @@ pub(crate) fn spawn(handle: &Arc<SchedulerHandle>, loops: &mut JoinSet<()>) {
     loops.spawn(queues::run(handle.clone()));
     loops.spawn(restarting::run(handle.clone()));
     loops.spawn(retention::run(handle.clone()));
+    loops.spawn(retention::audits(handle.clone()));
     loops.spawn(retries::run(handle.clone()));
     loops.spawn(unclaimed::run(handle.clone()));
     loops.spawn(waits::run(handle.clone()));

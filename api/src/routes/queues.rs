@@ -10,7 +10,11 @@ use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream};
 use gristmill_broker::{BrokerError, Source};
-use gristmill_common::{ids::valid_name, limit::RateLimit, spec::DEFAULT_QUEUE};
+use gristmill_common::{
+    ids::valid_name,
+    limit::RateLimit,
+    spec::{DEFAULT_QUEUE, POKE_QUEUE_SUFFIX},
+};
 use gristmill_presence::LeaseView;
 use gristmill_store::QueueCounts;
 use serde::Deserialize;
@@ -28,11 +32,15 @@ pub(super) struct Consumers {
     pub(super) free: u64,
 }
 
-/// What the leases say of one queue. A worker of several queues counts in each.
+/// What the leases say of one queue. A worker of several queues counts in each, and in the queues of their sensors' looks.
 pub(super) fn consumers_of(queue: &str, leases: &[LeaseView]) -> Consumers {
-    let serving = leases
-        .iter()
-        .filter(|l| l.info.queues.iter().any(|q| q == queue));
+    let beside = queue.strip_suffix(POKE_QUEUE_SUFFIX);
+    let serving = leases.iter().filter(|l| {
+        l.info
+            .queues
+            .iter()
+            .any(|q| q == queue || Some(q.as_str()) == beside)
+    });
     serving.fold(Consumers::default(), |sum, lease| {
         let takes_work = !lease.status.paused && !lease.status.draining;
         Consumers {
@@ -169,6 +177,11 @@ async fn set_paused(
 ) -> Result<Json<Value>, ApiError> {
     check_name(queue)?;
     app.store.set_queue_paused(queue, paused).await?;
+    if !queue.ends_with(POKE_QUEUE_SUFFIX) {
+        // The looks of its sensors, which have a queue of their own beside it.
+        let looks = format!("{queue}{POKE_QUEUE_SUFFIX}");
+        app.store.set_queue_paused(&looks, paused).await?;
+    }
     let event = if paused {
         "pause_queue"
     } else {

@@ -20,6 +20,9 @@ pub(crate) struct SchedulerArgs {
     /// Ended runs are deleted after this; 0s keeps them
     #[arg(long, env = "GRISTMILL_RETENTION", default_value = "90d")]
     retention: Span,
+    /// Entries of the audit log are deleted after this; 0s keeps them
+    #[arg(long, env = "GRISTMILL_AUDIT_RETENTION", default_value = "365d")]
+    audit_retention: Span,
     /// Length of a worker's lease; the same for all schedulers and workers
     #[arg(long, env = "GRISTMILL_LEASE", default_value = "6s")]
     lease: Span,
@@ -41,6 +44,8 @@ pub(super) async fn run(args: SchedulerArgs) -> RoleResult {
             lease: args.lease.duration(),
             claim_window: args.claim_window.duration(),
             retention: (args.retention > Span::ZERO).then(|| args.retention.duration()),
+            audit_retention: (args.audit_retention > Span::ZERO)
+                .then(|| args.audit_retention.duration()),
             ..SchedulerConfig::default()
         },
         hostname: hostname(),

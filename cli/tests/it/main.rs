@@ -7,6 +7,7 @@ mod support;
 
 mod absent;
 mod amend;
+mod bad_input;
 mod callbacks;
 mod ci;
 mod cleanup;

@@ -380,6 +380,10 @@ impl Reads for PgStore {
         journal::put_audit(self, entry).await
     }
 
+    async fn delete_audits(&self, before: DateTime<Utc>, max: i64) -> StoreResult<u64> {
+        journal::delete_audits(self, before, max).await
+    }
+
     async fn audit(&self, limit: i64, offset: i64) -> StoreResult<Page<AuditRow>> {
         journal::audit(self, limit, offset).await
     }

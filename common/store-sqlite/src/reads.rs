@@ -437,6 +437,10 @@ impl Reads for SqliteStore {
         write!(self, put_audit(entry))
     }
 
+    async fn delete_audits(&self, before: DateTime<Utc>, max: i64) -> StoreResult<u64> {
+        write!(self, delete_audits(before, max))
+    }
+
     async fn audit(&self, limit: i64, offset: i64) -> StoreResult<Page<AuditRow>> {
         self.reader().await?.audit(limit, offset).await
     }

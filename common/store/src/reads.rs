@@ -217,6 +217,8 @@ pub trait Reads:
     async fn secrets(&self, kind: &str) -> StoreResult<Vec<(String, serde_json::Value)>>;
     async fn delete_secret(&self, kind: &str, name: &str) -> StoreResult<bool>;
     async fn put_audit(&self, entry: &AuditRow) -> StoreResult<()>;
+    /// Deletes the oldest entries of the audit log, as far as they were written before, at most `max`; answers how many.
+    async fn delete_audits(&self, before: DateTime<Utc>, max: i64) -> StoreResult<u64>;
     /// Newest first.
     async fn audit(&self, limit: i64, offset: i64) -> StoreResult<Page<AuditRow>>;
     async fn dead_letters(&self, limit: i64) -> StoreResult<Vec<DeadLetterRow>>;

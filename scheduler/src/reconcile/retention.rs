@@ -8,6 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 const EVERY: Duration = Duration::from_secs(600);
 const PASS: i64 = 100;
+/// Entries of the audit log that one statement deletes.
+const AUDITS: i64 = 5_000;
 
 pub(super) async fn run(handle: Arc<SchedulerHandle>) {
     let Some(retention) = handle
@@ -34,6 +36,31 @@ pub(super) async fn run(handle: Arc<SchedulerHandle>) {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot delete old runs now");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Deletes what is too old in the audit log, a part at a time.
+pub(super) async fn audits(handle: Arc<SchedulerHandle>) {
+    let Some(retention) = handle
+        .config
+        .audit_retention
+        .and_then(|age| chrono::Duration::from_std(age).ok())
+    else {
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::time::sleep(EVERY).await;
+        loop {
+            let before = handle.store.now() - retention;
+            match handle.store.delete_audits(before, AUDITS).await {
+                Ok(0) => break,
+                Ok(entries) => tracing::info!(entries, "deleted old entries of the audit log"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot delete old entries of the audit log now");
                     break;
                 }
             }

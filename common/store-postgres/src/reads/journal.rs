@@ -6,6 +6,7 @@ use crate::{
     bind::{column, json, opt_text, text},
     rows::decode,
 };
+use chrono::{DateTime, Utc};
 use gristmill_store::{AuditRow, ComponentRow, DeadLetterRow, Page, StoreResult};
 use sqlx::query;
 
@@ -35,6 +36,17 @@ pub(super) async fn components(store: &PgStore) -> StoreResult<Vec<ComponentRow>
 pub(super) async fn put_audit(store: &PgStore, entry: &AuditRow) -> StoreResult<()> {
     let statement = insert_audits(std::slice::from_ref(entry));
     store.execute(statement).await.map(drop)
+}
+
+pub(super) async fn delete_audits(
+    store: &PgStore,
+    before: DateTime<Utc>,
+    max: i64,
+) -> StoreResult<u64> {
+    // The oldest by number, which rises with time: no index by time is needed.
+    const SQL: &str = "
+        DELETE FROM audit_log WHERE at < $1 AND id IN (SELECT id FROM audit_log ORDER BY id LIMIT $2)";
+    store.execute(query(SQL).bind(before).bind(max)).await
 }
 
 /// Writes entries, by itself or in the transaction of what they tell of.

@@ -4,6 +4,7 @@ use crate::{
     codec::{Document, Micros, encode, time},
     session::{Session, args},
 };
+use chrono::{DateTime, Utc};
 use gristmill_common::message::Sealed;
 use gristmill_store::{AuditRow, DeadLetterRow, Page, StoreError, StoreResult, TokenRow, UserRow};
 use serde_json::Value;
@@ -199,6 +200,17 @@ impl Session {
         )
         .await?;
         Ok(())
+    }
+
+    pub(crate) async fn delete_audits(
+        &mut self,
+        before: DateTime<Utc>,
+        max: i64,
+    ) -> StoreResult<u64> {
+        // The oldest by number, which rises with time: no index by time is needed.
+        const SQL: &str = "
+            DELETE FROM audit_log WHERE at < ?1 AND id IN (SELECT id FROM audit_log ORDER BY id LIMIT ?2)";
+        self.execute(SQL, args![before, max]).await
     }
 
     pub(crate) async fn audit(&mut self, limit: i64, offset: i64) -> StoreResult<Page<AuditRow>> {

@@ -84,6 +84,11 @@ pub async fn audit_is_newest_first<B: Backend>(store: B) {
     let page = bed.audit(2, 1).await.unwrap();
     assert_eq!(page.total, 3);
     assert_eq!(page.rows, [entries[1].clone(), entries[0].clone()]);
+    // The oldest go first, a few at a time, and none that is younger.
+    assert_eq!(bed.delete_audits(entries[2].at, 1).await.unwrap(), 1);
+    assert_eq!(bed.delete_audits(entries[2].at, 9).await.unwrap(), 1);
+    assert_eq!(bed.delete_audits(entries[2].at, 9).await.unwrap(), 0);
+    assert_eq!(bed.audit(9, 0).await.unwrap().rows, [entries[2].clone()]);
 }
 
 pub async fn dead_letters_keep_any_bytes<B: Backend>(store: B) {

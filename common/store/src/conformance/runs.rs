@@ -281,6 +281,7 @@ pub async fn all_mutable_columns_are_written<B: Backend>(store: B) {
     row.note = Some("why".to_owned());
     row.cancelled = true;
     row.stop_reason = Some("cancelled by ada".to_owned());
+    row.clean_up = Some("cancelled by ada".to_owned());
     (
         row.max_active_tasks,
         row.active_tasks,
@@ -293,9 +294,14 @@ pub async fn all_mutable_columns_are_written<B: Backend>(store: B) {
     tx.update_runs(&rows).await.unwrap();
     tx.update_runs(&[]).await.unwrap();
     tx.commit().await.unwrap();
-    for row in rows {
-        assert_eq!(bed.run_by_pk(row.pk).await.unwrap(), Some(row));
+    for row in &rows {
+        assert_eq!(bed.run_by_pk(row.pk).await.unwrap().as_ref(), Some(row));
     }
+    // Nothing else is left: from now on its teardowns run.
+    let ends = bed.edit_run(a, |run| run.stop_reason = None).await;
+    assert_eq!(ends.clean_up.as_deref(), Some("cancelled by ada"));
+    let cleared = bed.edit_run(a, |run| run.clean_up = None).await;
+    assert_eq!(bed.run_by_pk(a).await.unwrap(), Some(cleared));
 }
 
 pub async fn runs_to_stop_are_found<B: Backend>(store: B) {

@@ -306,8 +306,10 @@ fn read_folder(dir: &Path, prefix: &str) -> Result<Vec<Source>, DeployError> {
                 // A file just over the limit is enough to be told so.
                 let bytes =
                     read_at_most(&path, dagfile::MAX_FILE_BYTES as u64 + 1).map_err(io(&path))?;
+                let folder = FolderOnDisk(dir.to_owned());
+                let within = within.replace(std::path::MAIN_SEPARATOR, "/");
                 sources.push(Source {
-                    parsed: dagfile::parse_bytes(&fileloc, &bytes),
+                    parsed: dagfile::parse_in(&folder, &within, &fileloc, &bytes),
                     text: String::from_utf8_lossy(&bytes).into_owned(),
                     fileloc,
                 });
@@ -316,6 +318,22 @@ fn read_folder(dir: &Path, prefix: &str) -> Result<Vec<Source>, DeployError> {
     }
     sources.sort_by(|a, b| a.fileloc.cmp(&b.fileloc));
     Ok(sources)
+}
+
+/// A folder of DAG files, for those that compose others of it in.
+#[derive(Debug, Clone)]
+pub struct FolderOnDisk(pub PathBuf);
+
+impl dagfile::Folder for FolderOnDisk {
+    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
+        let file = self.0.join(path);
+        read_at_most(&file, dagfile::MAX_FILE_BYTES as u64 + 1).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::NotFound => "there is no such file".to_owned(),
+                _ => error.to_string(),
+            }
+        })
+    }
 }
 
 fn read_at_most(path: &Path, max: u64) -> io::Result<Vec<u8>> {

@@ -21,7 +21,7 @@ mod versions;
 mod view;
 
 pub use auth::{AdminError, Role, TOKEN_PREFIX, ensure_admin, issue_token, token_hash};
-pub use deploy::{DeployError, DeployMode, DeployReport, DeployedDag, deploy_dir};
+pub use deploy::{DeployError, DeployMode, DeployReport, DeployedDag, FolderOnDisk, deploy_dir};
 pub use parts::{ApiParts, Probe};
 pub use routes::router;
 pub use serve::serve;

@@ -25,15 +25,18 @@ mod results;
 mod retries;
 mod schema;
 mod setups;
+mod sub_dag;
 mod texts;
 mod yaml;
 
 pub use canonical::{spec_hash, to_json};
 pub use diagnostic::{Diagnostic, Severity};
 pub use schema::schema;
+pub use sub_dag::Folder;
 
 use diagnostic::Spot;
 use reader::Reader;
+use sub_dag::Place;
 
 /// Largest DAG file that is read.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
@@ -48,14 +51,30 @@ pub struct Parsed {
 /// Reads a DAG file. `file_name` is for the messages only. On failure every problem that can be found is given, and the
 /// warnings too.
 pub fn parse(file_name: &str, text: &str) -> Result<Parsed, Vec<Diagnostic>> {
-    check_size(file_name, text.len())?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let root = yaml::load(file_name, text)?;
-    assemble::assemble(Reader::new(file_name, text, false), &root)
+    parse_within(Place::alone(file_name), file_name, text.as_bytes())
 }
 
 /// Reads a DAG file's bytes.
 pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<Parsed, Vec<Diagnostic>> {
+    parse_within(Place::alone(file_name), file_name, bytes)
+}
+
+/// Reads the file at `path` of a folder, whose other files it may compose in. Messages call it `file_name`.
+pub fn parse_in(
+    folder: &dyn Folder,
+    path: &str,
+    file_name: &str,
+    bytes: &[u8],
+) -> Result<Parsed, Vec<Diagnostic>> {
+    let files = vec![path.to_owned()];
+    parse_within(Place { folder, files }, file_name, bytes)
+}
+
+fn parse_within(
+    place: Place<'_>,
+    file_name: &str,
+    bytes: &[u8],
+) -> Result<Parsed, Vec<Diagnostic>> {
     check_size(file_name, bytes.len())?;
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let message = format!(
@@ -64,7 +83,9 @@ pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<Parsed, Vec<Diagnost
         );
         vec![Diagnostic::error(file_name, &Spot::default(), message)]
     })?;
-    parse(file_name, text)
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let root = yaml::load(file_name, text)?;
+    assemble::assemble(Reader::new(file_name, text, false, place), &root)
 }
 
 /// A YAML text's plain value, within a DAG file's bounds: for files beside DAGs. An error is the line to look at, and nothing
@@ -83,7 +104,7 @@ pub fn plain_value(text: &str) -> Result<Value, u32> {
 /// bound.
 pub fn parse_json(value: &Value) -> Result<Parsed, Vec<Diagnostic>> {
     let root = json::load("dag", value).map_err(|diagnostic| vec![*diagnostic])?;
-    assemble::assemble(Reader::new("dag", "", true), &root)
+    assemble::assemble(Reader::new("dag", "", true, Place::alone("dag")), &root)
 }
 
 fn check_size(file: &str, bytes: usize) -> Result<(), Vec<Diagnostic>> {

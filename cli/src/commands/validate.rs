@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use gristmill_api::FolderOnDisk;
 use gristmill_common::dagfile::{self, Diagnostic, Severity, is_dag_file_name};
 use serde::Serialize;
 
@@ -37,7 +38,7 @@ pub(super) fn validate(
     }
     let mut checked = Vec::with_capacity(files.len());
     for file in &files {
-        checked.push(check(file)?);
+        checked.push(check(path, file)?);
     }
     find_twins(&mut checked);
     let bad = checked.iter().filter(|file| !file.valid).count();
@@ -88,14 +89,25 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn check(path: &Path) -> Result<Checked, CommandError> {
+/// A file of a folder, or alone: then the files that it composes in may be anywhere around it.
+fn check(given: &Path, path: &Path) -> Result<Checked, CommandError> {
     let mut bytes = Vec::new();
     // One byte more than is allowed is enough to be refused.
     let limit = dagfile::MAX_FILE_BYTES as u64 + 1;
     let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
     read.map_err(unreadable(path))?;
     let file = path.display().to_string();
-    let (dag_id, diagnostics) = match dagfile::parse_bytes(&file, &bytes) {
+    let root = match given.is_dir() {
+        true => given.to_owned(),
+        false => PathBuf::from("/"),
+    };
+    let absolute = path.canonicalize().map_err(unreadable(path))?;
+    let within = match given.is_dir() {
+        true => path.strip_prefix(given).unwrap_or(path),
+        false => absolute.strip_prefix("/").unwrap_or(path),
+    };
+    let (folder, within) = (FolderOnDisk(root), within.display().to_string());
+    let (dag_id, diagnostics) = match dagfile::parse_in(&folder, &within, &file, &bytes) {
         Ok(parsed) => (Some(parsed.spec.dag_id), parsed.warnings),
         Err(diagnostics) => (None, diagnostics),
     };

@@ -106,3 +106,20 @@ async fn the_example_of_mapping_runs() {
         assert!(text.contains(line), "{line}: {text}");
     }
 }
+
+#[tokio::test]
+async fn the_example_of_files_in_files_runs() {
+    let dir = DataDir::new("dags-test").unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/dags");
+    let args = [folder.to_str().unwrap(), "composed"];
+    let (code, text) = code_and_text(&dags_test(dir.path(), &args).await);
+    assert_eq!(code, 0, "{text}");
+    for line in [
+        "eu has 7 rows",
+        "us has 10 rows",
+        "kr has 10 rows",
+        "7 and 20 rows",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}

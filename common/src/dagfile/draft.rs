@@ -153,7 +153,7 @@ impl Defaults {
 
 impl Reader<'_> {
     /// The value of one of a task's keys; its templates stay in [`Reader::templates`].
-    fn task_key(&mut self, entry: &Entry) -> Option<Value> {
+    pub(super) fn task_key(&mut self, entry: &Entry) -> Option<Value> {
         let one = Node {
             at: entry.at,
             tree: Tree::Map(std::sync::Arc::new(vec![entry.clone()])),
@@ -239,8 +239,10 @@ impl Reader<'_> {
                 .expected = Some(format!("give it one of: {}.", names.join(", ")));
         }
         let kind = kinds.first().map_or("", |kind| kind.key.as_str());
-        if kind == "group" {
-            return self.group(entry, keys, &id, scope, defaults, drafts);
+        match kind {
+            "group" => return self.group(entry, keys, &id, scope, defaults, drafts),
+            "sub_dag" => return self.sub_dag(entry, keys, &id, scope, drafts),
+            _ => {}
         }
         let mut draft = Draft::new(id, scope, self.spot(entry.at));
         draft.value = self.fragment(&entry.value, &TASK).unwrap_or_default();
@@ -265,7 +267,7 @@ impl Reader<'_> {
     }
 
     /// What a task depends on, each name with its place.
-    fn names(&mut self, keys: &[Entry]) -> Vec<Name> {
+    pub(super) fn names(&mut self, keys: &[Entry]) -> Vec<Name> {
         match keys.iter().find(|key| key.key == "depends_on") {
             Some(entry) => self.names_in(entry),
             None => Vec::new(),
@@ -319,31 +321,7 @@ impl Reader<'_> {
         defaults: &Defaults,
         drafts: &mut Drafts,
     ) {
-        for key in keys {
-            match key.key.as_str() {
-                "group" | "doc_md" => {}
-                "depends_on" => drop(self.task_key(key)),
-                name if MAPPING_KEYS.contains(&name) => {
-                    let message = format!(
-                        "`{name}` stands in the group, beside its tasks: group: {{{name}: …, tasks: …}}"
-                    );
-                    self.error_within(name, key.at, message);
-                }
-                "trigger_rule" => {
-                    let message = "`trigger_rule` on a group is not built yet";
-                    self.error_within("trigger_rule", key.at, message);
-                }
-                name => {
-                    let known = self.within(name, |reader| reader.known(key, &TASK, "key"));
-                    if known && !TASK.key(name).is_some_and(|key| key.kind) {
-                        let message = format!(
-                            "`{name}` has no meaning on a group: put it into the group's `default_args`"
-                        );
-                        self.error_within(name, key.at, message);
-                    }
-                }
-            }
-        }
+        self.group_keys(keys, "group");
         if drafts.ids.contains_key(id) || drafts.groups.contains_key(id) {
             self.error(
                 entry.at,
@@ -396,6 +374,40 @@ impl Reader<'_> {
                 }
             }
         });
+    }
+
+    /// Checks the keys beside `group` or the like.
+    pub(super) fn group_keys(&mut self, keys: &[Entry], kind: &str) {
+        for key in keys {
+            match key.key.as_str() {
+                "doc_md" => {}
+                name if name == kind => {}
+                "depends_on" => drop(self.task_key(key)),
+                name if MAPPING_KEYS.contains(&name) => {
+                    let tasks = match kind {
+                        "sub_dag" => "{part: {sub_dag: …}}",
+                        _ => "…",
+                    };
+                    let message = format!(
+                        "`{name}` stands in a group, beside its tasks: group: {{{name}: …, tasks: {tasks}}}"
+                    );
+                    self.error_within(name, key.at, message);
+                }
+                "trigger_rule" => {
+                    let message = "`trigger_rule` on a group is not built yet";
+                    self.error_within("trigger_rule", key.at, message);
+                }
+                name => {
+                    let known = self.within(name, |reader| reader.known(key, &TASK, "key"));
+                    if known && !TASK.key(name).is_some_and(|key| key.kind) {
+                        let message = format!(
+                            "`{name}` has no meaning on a group: put it into the group's `default_args`"
+                        );
+                        self.error_within(name, key.at, message);
+                    }
+                }
+            }
+        }
     }
 
     /// What a group is mapped over, with the templates in it.
@@ -568,7 +580,7 @@ fn nested(what: &str, group: &str) -> String {
 }
 
 impl Draft {
-    fn new(id: String, scope: &str, spot: Spot) -> Self {
+    pub(super) fn new(id: String, scope: &str, spot: Spot) -> Self {
         Self {
             id,
             spot,
@@ -642,7 +654,7 @@ impl Drafts {
         }
     }
 
-    fn add(&mut self, reader: &mut Reader<'_>, draft: Draft) {
+    pub(super) fn add(&mut self, reader: &mut Reader<'_>, draft: Draft) {
         let taken = self.ids.contains_key(&draft.id) || self.groups.contains_key(&draft.id);
         if taken || self.data.contains_key(&draft.id) {
             reader.error_at(

@@ -5,6 +5,7 @@ use super::{
     diagnostic::{Diagnostic, Severity, Spot},
     grammar::{Key, Table, Ty},
     node::{Entry, Mark, Node, Scalar, Style, Tree, short},
+    sub_dag::Place,
 };
 use serde_json::{Map, Value};
 
@@ -25,6 +26,10 @@ pub(super) struct Reader<'a> {
     pub(super) diagnostics: Vec<Diagnostic>,
     /// Texts that are templates, as they were met; the task reader takes them out.
     pub(super) templates: Vec<Text>,
+    /// The files that it composes, and from where they are read.
+    pub(super) place: Place<'a>,
+    /// Bytes of those files.
+    pub(super) composed_bytes: usize,
     path: Vec<String>,
     /// Where in the value being built the next template will stand.
     pointer: Vec<String>,
@@ -52,7 +57,7 @@ pub(super) enum Role {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(file: &'a str, source: &'a str, json: bool) -> Self {
+    pub(super) fn new(file: &'a str, source: &'a str, json: bool, place: Place<'a>) -> Self {
         Self {
             file,
             source,
@@ -60,6 +65,8 @@ impl<'a> Reader<'a> {
             timezone: chrono_tz::UTC,
             diagnostics: Vec::new(),
             templates: Vec::new(),
+            place,
+            composed_bytes: 0,
             path: Vec::new(),
             pointer: Vec::new(),
         }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 mod docs;
 mod properties;
+mod sub_dag;
 
 fn ok(text: &str) -> DagSpec {
     let parsed = parse("test.yaml", text).unwrap_or_else(|problems| panic!("{}", lines(&problems)));
@@ -60,12 +61,21 @@ fn bad_files_say_everything_that_is_wrong() {
     }
 }
 
+struct Examples;
+
+impl Folder for Examples {
+    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/dags");
+        std::fs::read(folder.join(path)).map_err(|error| error.to_string())
+    }
+}
+
 #[test]
 fn every_example_is_right_and_without_warnings() {
     let files = folder("../examples/dags");
     assert!(files.len() >= 4);
     for (name, text) in files {
-        match parse(&name, &text) {
+        match parse_in(&Examples, &name, &name, text.as_bytes()) {
             Ok(parsed) => assert_eq!(parsed.warnings, [], "{}", lines(&parsed.warnings)),
             Err(problems) => panic!("{}", lines(&problems)),
         }

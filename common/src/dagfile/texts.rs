@@ -107,7 +107,10 @@ pub(super) fn find<'v>(value: &'v Map<String, Value>, pointer: &[String]) -> Opt
     rest.iter().try_fold(value.get(first)?, step)?.as_str()
 }
 
-fn find_mut<'v>(value: &'v mut Map<String, Value>, pointer: &[String]) -> Option<&'v mut Value> {
+pub(super) fn find_mut<'v>(
+    value: &'v mut Map<String, Value>,
+    pointer: &[String],
+) -> Option<&'v mut Value> {
     let (first, rest) = pointer.split_first()?;
     rest.iter()
         .try_fold(value.get_mut(first)?, |value, part| match value {

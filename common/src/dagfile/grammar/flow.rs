@@ -13,6 +13,15 @@ pub(crate) static BRANCH: Table = Table {
     exclusive: &[],
 };
 
+pub(crate) static SUB_DAG: Table = Table {
+    name: "a DAG file as a group",
+    keys: &[
+        key("file", Ty::Text, "The file, relative to this one.").required(),
+        key("params", Ty::Json, "Values of its parameters."),
+    ],
+    exclusive: &[],
+};
+
 pub(crate) static SHORT_CIRCUIT: Table = Table {
     name: "a short circuit",
     keys: &[

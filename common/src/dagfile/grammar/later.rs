@@ -13,10 +13,6 @@ macro_rules! tables {
 }
 
 tables! {
-    SUB_DAG "a DAG file as a group" [
-        key("file", Ty::Text, "The file, relative to this one.").required(),
-        key("params", Ty::Json, "Values of its parameters."),
-    ]
     CONCURRENCY "a shared limit" [
         key("key", Ty::Template, "Those with the same key share it.").required(),
         key("limit", POSITIVE, "How many at one time.").default("1"),

@@ -115,6 +115,7 @@ pub(crate) static TABLES: &[&Table] = &[
     &flow::BRANCH,
     &flow::SHORT_CIRCUIT,
     &flow::TEARDOWN,
+    &flow::SUB_DAG,
     &wait::SENSOR,
     &wait::SQL_QUERY,
     &wait::OTHER_DAG,
@@ -220,11 +221,10 @@ static KEYS: &[Key] = &[
     .kind(),
     key(
         "sub_dag",
-        Ty::Short("file", &later::SUB_DAG),
+        Ty::Short("file", &flow::SUB_DAG),
         "Another DAG file, as a group.",
     )
-    .kind()
-    .not_yet(),
+    .kind(),
     key(
         "depends_on",
         Ty::OneOrMany(&Ty::Name),

@@ -140,7 +140,9 @@ impl Small {
 }
 
 /// Whether a time that compares so with the bound is within it.
-const RANGES: [(&str, fn(Ordering) -> bool); 4] = [
+type Fits = fn(Ordering) -> bool;
+
+const RANGES: [(&str, Fits); 4] = [
     ("gte", Ordering::is_ge),
     ("gt", Ordering::is_gt),
     ("lte", Ordering::is_le),

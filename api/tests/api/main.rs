@@ -2,6 +2,7 @@
 
 mod access;
 mod amend;
+mod bad_input;
 mod deploy;
 mod health;
 mod logs;
